@@ -1,0 +1,49 @@
+# The user's verbs. Needs only Python >= 3.11 and make; everything else comes from requirements.lock.
+PYTHON ?= python3
+UV := .uv/bin/uv
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help env demo test ui bench lock fmt clean
+help:  ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "StreamForge needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")'
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+
+$(READY): $(UV) pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) .venv
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+env: $(READY)  ## make the environment (.venv) from requirements.lock
+
+demo: $(READY)  ## collect 12 symbols x 30 days from the simulated exchange, then show what arrived
+	$(BIN)/streamforge demo
+
+test: $(READY)  ## lint, types, import rules and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+ui: $(READY)  ## Dagster's web UI on the collected data: http://127.0.0.1:3000
+	$(BIN)/streamforge ui
+
+bench: $(READY)  ## measure against named references: make bench [ONLY=name,...]
+	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--all-extras --group dev pyproject.toml -o requirements.lock
+
+fmt: $(READY)  ## format and mend what ruff can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environments (collected data in .streamforge stay)
+	rm -rf .venv .uv

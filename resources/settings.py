@@ -1,0 +1,121 @@
+"""One typed settings object for everything: environment variables `STREAMFORGE_*`, or a `.env` file.
+
+A wrong value is one sentence that names the variable, what it must be and an example.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from resources.datasets import INTERVALS
+from resources.errors import Rejected
+
+BusKind = Literal["embedded"]
+StoreKind = Literal["lake"]
+ArtifactsKind = Literal["local"]
+LauncherKind = Literal["inline"]
+ExchangeKind = Literal["simulated", "binance"]
+
+PREFIX = "STREAMFORGE_"
+
+_ADDRESSES = {
+    "simulated": ("http://127.0.0.1:8650", "http://127.0.0.1:8650/archive"),
+    "binance": ("https://api.binance.com", "https://data.binance.vision"),
+}
+_FIRST_DAY = {"simulated": date(2024, 1, 1), "binance": date(2017, 8, 17)}
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. The README's table is made from the descriptions."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".streamforge"), description="folder of all embedded state, such as /data/sf")
+    exchange: ExchangeKind = Field("simulated", description="where market data come from")
+    rest_url: str = Field("", description="base URL of the exchange's REST API; empty: the exchange's own")
+    archive_url: str = Field("", description="base URL (http, https or file) of the exchange's archive")
+    bus: BusKind = Field("embedded", description="what carries messages between the parts")
+    store: StoreKind = Field("lake", description="where records are kept")
+    artifacts: ArtifactsKind = Field("local", description="where files are kept")
+    launcher: LauncherKind = Field("inline", description="what starts the workers")
+    intervals: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("5m",), description="candle intervals that become assets, such as 1m,5m"
+    )
+    start_date: date | None = Field(
+        None, description="first day of the partitions; empty: the exchange's first day"
+    )
+    connections: int = Field(8, ge=1, le=64, description="HTTP connections open at once")
+    downloads: int = Field(4, ge=1, le=32, description="archive files fetched ahead for one workflow")
+    weight_share: float = Field(
+        0.95, gt=0, le=1, description="share of the exchange's request weight that may be used"
+    )
+    request_timeout: float = Field(20.0, gt=0, description="seconds before a silent HTTP request is given up")
+    request_attempts: int = Field(5, ge=1, le=20, description="tries of one HTTP request")
+    silence_limit: float = Field(
+        30.0, gt=0, description="seconds without an event before a worker is restarted"
+    )
+    worker_attempts: int = Field(3, ge=1, le=20, description="starts of one worker before its workflow fails")
+    workflows: int = Field(2, ge=1, le=32, description="workflows of one run that work at the same time")
+    collection_template: str = Field(
+        "{symbol}_{type}_{start}", description="name of a workflow's collection: symbol, type, start, end"
+    )
+    simulator_symbols: int = Field(12, ge=1, le=500, description="symbols of the simulated exchange")
+    simulator_seed: int = Field(7, ge=0, description="seed of the simulated market")
+
+    @field_validator("intervals", mode="before")
+    @classmethod
+    def _split_intervals(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("intervals")
+    @classmethod
+    def _known_intervals(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for interval in value:
+            if interval not in INTERVALS:
+                raise ValueError(f"{interval!r} is none of {', '.join(INTERVALS)}")
+        return tuple(dict.fromkeys(value))
+
+    @property
+    def rest_address(self) -> str:
+        """Base URL of the REST API in use, without a final slash."""
+        return (self.rest_url or _ADDRESSES[self.exchange][0]).rstrip("/")
+
+    @property
+    def archive_address(self) -> str:
+        """Base URL of the archive in use, without a final slash."""
+        return (self.archive_url or _ADDRESSES[self.exchange][1]).rstrip("/")
+
+    @property
+    def first_day(self) -> date:
+        """The first day that can be a partition."""
+        return self.start_date or _FIRST_DAY[self.exchange]
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings from the environment, `.env`, and `overrides`, which win.
+
+    Raises:
+        Rejected: naming the first wrong variable, what it must be, and an example.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what it is given
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        field = Settings.model_fields.get(name)
+        example = (
+            "" if field is None or field.default in (None, "") else f"; for example {_shown(field.default)}"
+        )
+        given = first.get("input")
+        raise Rejected(
+            f"the setting {PREFIX}{name.upper()} is {given!r}, which is wrong: {first['msg']}{example}"
+        ) from error
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

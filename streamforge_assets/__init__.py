@@ -1,0 +1,1 @@
+"""StreamForge: crypto market data, collected complete and turned into trained models."""
