@@ -56,9 +56,7 @@ class Settings(BaseSettings):
     )
     request_timeout: float = Field(20.0, gt=0, description="seconds before a silent HTTP request is given up")
     request_attempts: int = Field(5, ge=1, le=20, description="tries of one HTTP request")
-    silence_limit: float = Field(
-        30.0, gt=0, description="seconds without an event before a worker is restarted"
-    )
+    silence_limit: float = Field(30.0, gt=0, description="seconds without an event before a worker is restarted")
     worker_attempts: int = Field(3, ge=1, le=20, description="starts of one worker before its workflow fails")
     workflows: int = Field(2, ge=1, le=32, description="workflows of one run that work at the same time")
     collection_template: str = Field(
@@ -108,9 +106,7 @@ def load_settings(**overrides: object) -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         field = Settings.model_fields.get(name)
-        example = (
-            "" if field is None or field.default in (None, "") else f"; for example {_shown(field.default)}"
-        )
+        example = "" if field is None or field.default in (None, "") else f"; for example {_shown(field.default)}"
         given = first.get("input")
         raise Rejected(
             f"the setting {PREFIX}{name.upper()} is {given!r}, which is wrong: {first['msg']}{example}"

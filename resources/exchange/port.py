@@ -77,9 +77,7 @@ class Exchange(Protocol):
         """Return the SHA-256 that the archive publishes for a day now; None where it has no such file."""
 
     @abstractmethod
-    def candles(
-        self, dataset: Dataset, symbol: str, start: datetime, end: datetime
-    ) -> AsyncIterator[pa.Table]:
+    def candles(self, dataset: Dataset, symbol: str, start: datetime, end: datetime) -> AsyncIterator[pa.Table]:
         """Yield the candles that open in [start, end), page by page, ascending, from the REST API."""
 
     @abstractmethod

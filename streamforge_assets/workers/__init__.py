@@ -1,0 +1,1 @@
+"""Workers: short-lived jobs that talk to everything else over the event bus."""

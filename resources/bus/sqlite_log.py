@@ -1,0 +1,355 @@
+"""The embedded bus's file: topics, messages and groups in one SQLite database, without asyncio.
+
+A `LogFile` is one connection and belongs to one thread. A message's row id is its topic's id and its offset in one
+number, so a topic is one contiguous range of the table, and reading it in order needs no index.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+from resources.bus.port import Delivery, Message, Start
+from resources.errors import Rejected, StreamForgeError, Unavailable
+
+BATCH_BYTES: Final = 8_000_000
+"""About how much one read returns; it always returns at least one message."""
+
+_FORMAT: Final = 1
+_OFFSET_BITS: Final = 40
+_PAGE: Final = 16_384
+_WAL_PAGES: Final = 2_000
+_SPARE_PAGES: Final = 128 * 1024 * 1024 // _PAGE
+_SWEEP_MESSAGES: Final = 200
+_SWEEP_PAGES: Final = 512
+
+_SCHEMA: Final = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS topics (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, next_offset INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS messages (
+    id INTEGER PRIMARY KEY, timestamp REAL NOT NULL, key TEXT NOT NULL, headers TEXT, value BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS groups (
+    topic TEXT NOT NULL, name TEXT NOT NULL, holder TEXT NOT NULL, position INTEGER,
+    PRIMARY KEY (topic, name)) WITHOUT ROWID;
+PRAGMA user_version = 1;
+COMMIT;
+"""
+
+
+class _Turn:
+    """The write lock of one file among this process's threads: SQLite's own waits by sleeping."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+_turns: WeakValueDictionary[Path, _Turn] = WeakValueDictionary()
+_turns_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A group's right to read a topic: lost once another holder takes it."""
+
+    topic: str
+    group: str
+    holder: str
+
+
+class LogFile:
+    """One connection to the log. Opens and makes the file as needed; use and close it in the thread that made it.
+
+    Every method raises Unavailable when the file stays locked for `patience` seconds or there is no room, and
+    Rejected when the file is not a log of this version.
+    """
+
+    def __init__(self, path: Path, *, patience: float) -> None:
+        self._path = path
+        self._patience = patience
+        with _turns_lock:
+            self._turn = _turns.setdefault(path, _Turn())
+        with self._translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Manual transactions: what is atomic is stated where it happens.
+            self._db = sqlite3.connect(path, timeout=patience, isolation_level=None)
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Close the connection. Closing twice is harmless."""
+        with self._translated():
+            self._db.close()
+
+    def append(self, topic: str, batch: Sequence[Message]) -> None:
+        """Add `batch` to the end of `topic` in one transaction."""
+        rows = [
+            (message.key, json.dumps(dict(message.headers)) if message.headers else None, message.value)
+            for message in batch
+        ]
+        with self._transaction() as db:
+            topic_id, first = db.execute(
+                "INSERT INTO topics (name, next_offset) VALUES (?1, ?2) ON CONFLICT (name)"
+                " DO UPDATE SET next_offset = next_offset + ?2 RETURNING id, next_offset - ?2",
+                (topic, len(rows)),
+            ).fetchone()
+            now = time.time()
+            db.executemany(
+                "INSERT INTO messages (id, timestamp, key, headers, value) VALUES (?, ?, ?, ?, ?)",
+                ((number, now, *row) for number, row in enumerate(rows, _row_id(topic_id, first))),
+            )
+
+    def claim(self, place: Place, start: Start) -> int:
+        """Make `place.holder` the group's only reader, and return the offset where it begins."""
+        with self._transaction() as db:
+            (position,) = db.execute(
+                "INSERT INTO groups (topic, name, holder) VALUES (?, ?, ?) ON CONFLICT (topic, name)"
+                " DO UPDATE SET holder = excluded.holder RETURNING position",
+                (place.topic, place.group, place.holder),
+            ).fetchone()
+            if position is not None:
+                return int(position)
+            return 0 if start == "earliest" else self._end(place.topic) or 0
+
+    def release(self, place: Place) -> None:
+        """Forget a place that left no trace: nothing committed, and no topic."""
+        with self._transaction() as db:
+            db.execute(
+                "DELETE FROM groups WHERE topic = ?1 AND name = ?2 AND holder = ?3 AND position IS NULL"
+                " AND NOT EXISTS (SELECT 1 FROM topics WHERE name = ?1)",
+                (place.topic, place.group, place.holder),
+            )
+
+    def commit(self, place: Place, position: int) -> None:
+        """Move the group's position forward to `position`. Raises Rejected when the place is lost."""
+        with self._transaction() as db:
+            self._check(place)
+            db.execute(
+                "UPDATE groups SET position = ?1 WHERE topic = ?2 AND name = ?3 AND coalesce(position, 0) < ?1",
+                (position, place.topic, place.group),
+            )
+
+    def read(self, place: Place, position: int, limit: int) -> list[Delivery]:
+        """Return the messages from `position` on. Raises Rejected when the place is lost."""
+        with self._snapshot() as db:
+            self._check(place)
+            found = db.execute("SELECT id FROM topics WHERE name = ?", (place.topic,)).fetchone()
+            if found is None:
+                return []
+            base = _row_id(found[0], 0)
+            rows = db.execute(
+                "SELECT id, timestamp, key, headers, value FROM messages WHERE id >= ? AND id < ?"
+                " ORDER BY id LIMIT ?",
+                (base + position, _row_id(found[0] + 1, 0), limit),
+            )
+            batch: list[Delivery] = []
+            size = 0
+            for number, timestamp, key, headers, value in rows:
+                message = Message(value, key, json.loads(headers) if headers else {})
+                batch.append(Delivery(place.topic, 0, number - base, timestamp, message))
+                size += len(value)
+                if size >= BATCH_BYTES:
+                    break
+            return batch
+
+    def end(self, topic: str) -> int | None:
+        """Return the offset of the next message, or None without a topic."""
+        with self._translated():
+            return self._end(topic)
+
+    def committed(self, topic: str, group: str) -> int | None:
+        """Return the group's position, or None where it has committed nothing."""
+        with self._translated():
+            found = self._db.execute(
+                "SELECT position FROM groups WHERE topic = ? AND name = ?", (topic, group)
+            ).fetchone()
+        return None if found is None else found[0]
+
+    def topics(self) -> list[str]:
+        """Return the names of the topics, sorted."""
+        with self._translated():
+            rows = self._db.execute("SELECT name FROM topics WHERE name IS NOT NULL ORDER BY name").fetchall()
+        return [name for (name,) in rows]
+
+    def changes(self) -> int:
+        """Return a number that differs once any other connection, in any process, has written."""
+        with self._translated():
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def drop(self, topic: str) -> None:
+        """Make `topic` and its groups disappear at once. Its pages are freed by `sweep`."""
+        with self._transaction() as db:
+            # The nameless row stays until the messages are gone, so that a crash cannot leave them unowned; its
+            # id is never given again, so that a new topic cannot inherit them.
+            if db.execute("UPDATE topics SET name = NULL WHERE name = ?", (topic,)).rowcount:
+                db.execute("DELETE FROM groups WHERE topic = ?", (topic,))
+
+    def sweep(self) -> bool:
+        """Free a little of what dropped topics left, and return whether there may be more."""
+        with self._transaction() as db:
+            dropped = db.execute("SELECT id FROM topics WHERE name IS NULL LIMIT 1").fetchone()
+            if dropped is not None:
+                removed = db.execute(
+                    "DELETE FROM messages WHERE id IN"
+                    " (SELECT id FROM messages WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)",
+                    (_row_id(dropped[0], 0), _row_id(dropped[0] + 1, 0), _SWEEP_MESSAGES),
+                ).rowcount
+                if removed < _SWEEP_MESSAGES:
+                    db.execute("DELETE FROM topics WHERE id = ?", dropped)
+                return True
+        with self._writing():
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            surplus = min(free - _SPARE_PAGES, _SWEEP_PAGES)
+            if surplus > 0:
+                # execute() would stop at the first of its many steps, one page.
+                self._db.executescript(f"PRAGMA incremental_vacuum({surplus})")
+            return bool(surplus > 0)
+
+    def _prepare(self) -> None:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._configure()
+            except sqlite3.OperationalError as error:
+                # The switch to WAL does not wait for its lock, whatever the timeout.
+                if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.005, 0.05))
+
+    def _configure(self) -> None:
+        db = self._db
+        db.execute(f"PRAGMA page_size = {_PAGE}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+        db.execute(f"PRAGMA journal_size_limit = {2 * _WAL_PAGES * _PAGE}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            try:
+                db.executescript(_SCHEMA)
+            except sqlite3.Error:
+                if db.in_transaction:
+                    db.rollback()
+                raise
+        elif version != _FORMAT:
+            raise Rejected(
+                f"{self._path} was written by another version of StreamForge (format {version}, this one reads"
+                f" {_FORMAT}); move it away and collect again"
+            )
+
+    def _end(self, topic: str) -> int | None:
+        found = self._db.execute("SELECT next_offset FROM topics WHERE name = ?", (topic,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def _check(self, place: Place) -> None:
+        found = self._db.execute(
+            "SELECT holder FROM groups WHERE topic = ? AND name = ?", (place.topic, place.group)
+        ).fetchone()
+        if found is None:
+            raise Rejected(f"the topic {place.topic} was deleted while {place.group} read it; subscribe again")
+        if found[0] != place.holder:
+            raise Rejected(
+                f"another subscription of {place.group} to {place.topic} has taken over; this one must end"
+            )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                # SQLite has already rolled back after some errors, such as a full disk.
+                with suppress(sqlite3.Error):
+                    self._db.rollback()
+                raise
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        with self._translated():
+            self._db.execute("BEGIN")
+            try:
+                yield self._db
+            finally:
+                self._db.rollback()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if not self._turn.lock.acquire(timeout=self._patience):
+            raise self._locked()
+        try:
+            with self._translated():
+                yield
+        finally:
+            self._turn.lock.release()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        except OSError as error:
+            raise self._unusable(error.strerror or str(error)) from error
+
+    def _explained(self, error: sqlite3.Error) -> StreamForgeError:
+        match _code(error):
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return self._locked()
+            case code if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._disk_is_full()):
+                return Unavailable(
+                    f"there is no room on the disk of the event bus, {self._path}; free some and repeat"
+                )
+            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                return self._unusable(str(error))
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                return Rejected(
+                    f"the event bus's file {self._path} is damaged ({error}); move it away and collect again"
+                )
+        return Unavailable(f"the event bus's file {self._path} cannot be used now: {error}")
+
+    def _disk_is_full(self) -> bool:
+        try:
+            return shutil.disk_usage(self._path.parent).free < _PAGE
+        except OSError:
+            return False
+
+    def _locked(self) -> Unavailable:
+        return Unavailable(
+            f"the event bus's file {self._path} has been locked by another writer for {self._patience:g} s; repeat"
+            " when that has ended"
+        )
+
+    def _unusable(self, reason: str) -> StreamForgeError:
+        folder = self._path.parent
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and os.access(self._path, os.W_OK):
+            return Unavailable(f"the event bus's file {self._path} cannot be used now: {reason}")
+        return Rejected(
+            f"the event bus cannot write its file {self._path}: {reason}; make the folder writable, or set"
+            " STREAMFORGE_HOME to one that is, such as /data/sf"
+        )
+
+
+def _row_id(topic_id: int, offset: int) -> int:
+    return (topic_id << _OFFSET_BITS) + offset
+
+
+def _code(error: sqlite3.Error) -> int:
+    # The low byte is the kind; the rest says where it happened. Errors of the module itself carry no code.
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF

@@ -1,0 +1,245 @@
+"""The `streamforge` command: parses, calls the client, prints. Data go to stdout, talk to stderr.
+
+Exit codes: 0 all is well; 1 it could not be done; 2 the command was not understood; 3 some partitions are not
+complete; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import traceback
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from resources.errors import StreamForgeError
+from resources.settings import load_settings
+from streamforge_assets.client import Result, StreamForge, connect
+from streamforge_assets.terminal import console, status_map, summary_table
+
+NOT_COMPLETE = 3
+INTERRUPTED = 130
+SHOWN_FAILURES = 20
+DEMO_SYMBOLS = 12
+DEMO_RANGE = (date(2024, 8, 1), date(2024, 8, 31))
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Collect crypto market data, complete and proven. Settings are STREAMFORGE_* variables or a .env file.",
+)
+symbols_app = typer.Typer(no_args_is_help=True, help="Choose the symbols to collect.")
+exchange_app = typer.Typer(no_args_is_help=True, help="The simulated exchange.")
+app.add_typer(symbols_app, name="symbols")
+app.add_typer(exchange_app, name="exchange")
+
+Symbols = Annotated[str, typer.Option("--symbols", help="such as BTCUSDT,ETHUSDT; default: those added")]
+From = Annotated[str, typer.Option("--from", metavar="DAY", help="first day (UTC), such as 2024-08-01")]
+To = Annotated[str, typer.Option("--to", metavar="DAY", help="day after the last, exclusive")]
+DagsterUrl = Annotated[
+    str, typer.Option("--dagster-url", envvar="STREAMFORGE_DAGSTER_URL", help="let a running Dagster do the work")
+]
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="more talk, tracebacks")] = False,
+) -> None:
+    """Set up logging for every command."""
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("streamforge").setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+@symbols_app.command("add")
+def symbols_add(symbols: list[str]) -> None:
+    """Add symbols to those that are collected."""
+    connect().add_symbols(*symbols)
+    _say(f"added {', '.join(symbols)}")
+
+
+@symbols_app.command("list")
+def symbols_list() -> None:
+    """Print the symbols that are collected."""
+    for symbol in connect().symbols():
+        typer.echo(symbol)
+
+
+@symbols_app.command("remove")
+def symbols_remove(symbols: list[str]) -> None:
+    """Stop collecting symbols; what is stored of them stays."""
+    client = connect()
+    for symbol in symbols:
+        client.remove_symbol(symbol)
+    _say(f"removed {', '.join(symbols)}; stored data stay")
+
+
+@app.command()
+def backfill(
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="trades, candles_5m, ...")],
+    start: From,
+    end: To,
+    symbols: Symbols = "",
+    refresh: Annotated[bool, typer.Option(help="load anew what the exchange has re-published")] = False,
+    accept_gaps: Annotated[bool, typer.Option(help="record holes that remain as accepted by you")] = False,
+    dagster_url: DagsterUrl = "",
+) -> None:
+    """Collect datasets over a range of days. Interrupted, the same command goes on where it stopped."""
+    client = connect(dagster_url or None)
+    chosen = symbols.split(",") if symbols else None
+    result = client.backfill(datasets, chosen, start=start, end=end, refresh=refresh, accept_gaps=accept_gaps)
+    _hint_intervals(client, datasets)
+    _conclude(result)
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
+    """Show what is stored: complete, partial and missing days of each dataset and symbol."""
+    found = connect().status()
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=1))
+    elif not found.series:
+        _say(
+            "nothing is stored yet; try: streamforge backfill trades candles_5m --symbols BTCUSDT "
+            "--from 2024-08-01 --to 2024-08-03"
+        )
+    else:
+        out = console()
+        out.print(status_map(found, out.width))
+
+
+@app.command()
+def export(
+    dataset: str,
+    start: From,
+    end: To,
+    out: Annotated[Path, typer.Option("--out", help="file to write: .parquet or .csv")],
+    symbols: Symbols = "",
+) -> None:
+    """Write stored rows to one file."""
+    client = connect()
+    chosen = symbols.split(",") if symbols else client.symbols()
+    rows = client.export(dataset, chosen, start, end, out)
+    _say(f"wrote {rows:,} rows to {out}")
+
+
+@exchange_app.command("serve")
+def exchange_serve(
+    port: Annotated[int, typer.Option(help="port to listen on")] = 8650,
+    symbols: Annotated[int, typer.Option(help="number of symbols; 0: the setting")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the market; -1: the setting")] = -1,
+) -> None:
+    """Run the simulated exchange in the foreground, on the exchange's own wire."""
+    from streamforge_assets.simulator.process import serve
+
+    settings = load_settings()
+    serve(
+        port=port,
+        folder=settings.home / "simulator",
+        symbols=symbols or settings.simulator_symbols,
+        seed=settings.simulator_seed if seed < 0 else seed,
+    )
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="port of the web UI")] = 3000,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+) -> None:
+    """Run Dagster's web UI and daemon on the collected data."""
+    from streamforge_assets.simulator.process import start
+    from streamforge_assets.web_ui import serve_ui
+
+    settings = load_settings()
+    _say(f"the web UI comes up at http://{host}:{port}  (Ctrl-C ends it)")
+    if settings.exchange == "simulated":
+        with start(settings):
+            serve_ui(settings, host, port)
+    else:
+        serve_ui(settings, host, port)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the settings and every port; one line each."""
+    from streamforge_assets.doctor import examine
+
+    settings = load_settings()
+
+    async def look() -> bool:
+        well = True
+        async for finding in examine(settings):
+            typer.echo(f"{finding.grade:<5} {finding.subject:<10} {finding.text}")
+            well = well and finding.grade != "fail"
+        return well
+
+    if not asyncio.run(look()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo() -> None:
+    """Collect 12 symbols x 30 days from the simulated exchange and show what arrived."""
+    client = connect(exchange="simulated", simulator_symbols=DEMO_SYMBOLS)
+    symbols = client.exchange_symbols()[:DEMO_SYMBOLS]
+    start, end = DEMO_RANGE
+    _say(f"collecting trades and candles_5m of {len(symbols)} symbols, {start} to {end} (exclusive)")
+    result = client.backfill(["trades", "candles_5m"], symbols, start=start, end=end)
+    _conclude(result)
+    _say(
+        "next:\n"
+        "  .venv/bin/streamforge status                 what is stored, as a map\n"
+        "  make ui                                      the same in Dagster's web UI\n"
+        "  .venv/bin/streamforge export candles_5m --symbols BTCUSDT --from 2024-08-01 --to 2024-08-31 "
+        "--out btc.parquet"
+    )
+
+
+def _conclude(result: Result) -> None:
+    console().print(summary_table(result.entries))
+    _say(f"{result.partitions} partitions, {result.rows:,} rows, {result.seconds:.1f} s")
+    for partition, sentence in list(result.failures.items())[:SHOWN_FAILURES]:
+        _say(f"not complete: {partition}: {sentence}")
+    if len(result.failures) > SHOWN_FAILURES:
+        _say(f"... and {len(result.failures) - SHOWN_FAILURES} more; `streamforge status` shows all")
+    if not result.complete:
+        raise typer.Exit(NOT_COMPLETE)
+
+
+def _hint_intervals(client: StreamForge, datasets: list[str]) -> None:
+    known = client.settings.intervals
+    extra = [
+        d.removeprefix("candles_") for d in datasets if d != "trades" and d.removeprefix("candles_") not in known
+    ]
+    if extra:
+        _say(f"to see {', '.join(extra)} in the web UI set STREAMFORGE_INTERVALS={','.join([*known, *extra])}")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def main() -> None:
+    """Run the command and turn whatever ends it into one sentence and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        code = leave.exit_code
+    except click.ClickException as error:
+        _say(f"streamforge: {error.format_message()}")
+        code = error.exit_code
+    except StreamForgeError as error:
+        if "--verbose" in sys.argv or "-v" in sys.argv:
+            traceback.print_exc()
+        _say(f"streamforge: {error}")
+        code = 1
+    except (KeyboardInterrupt, click.Abort):
+        _say("stopped; nothing that was stored is lost, and the same command goes on from here")
+        code = INTERRUPTED
+    sys.exit(code)

@@ -1,0 +1,148 @@
+"""Dagster in this process: its instance under the home folder, and backfills as in-process runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from resources.datasets import Dataset
+from resources.errors import Unavailable
+from resources.settings import Settings
+from streamforge_assets.request import Request
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from streamforge_assets.assets.session import Session
+
+DAYS_A_RUN = 92
+PROCESS_TAG = "streamforge/process"
+
+INSTANCE_CONFIG = """\
+# The Dagster instance of one machine: SQLite below this folder. Written once; change it as you like.
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+concurrency:
+  runs:
+    max_concurrent_runs: 2
+retention:
+  sensor: {purge_after_days: 7}
+  schedule: {purge_after_days: 90}
+"""
+
+WORKSPACE = """\
+load_from:
+  - python_module:
+      module_name: streamforge_assets.definitions
+      location_name: streamforge
+"""
+
+
+def dagster_home(settings: Settings) -> Path:
+    """The folder of the Dagster instance: `DAGSTER_HOME`, or `dagster` below our home. Made if absent."""
+    given = os.environ.get("DAGSTER_HOME")
+    home = Path(given) if given else (settings.home / "dagster").absolute()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for name, text in (("dagster.yaml", INSTANCE_CONFIG), ("workspace.yaml", WORKSPACE)):
+            if not (home / name).exists():
+                (home / name).write_text(text)
+    except OSError as error:
+        raise Unavailable(
+            f"the folder {home} cannot be written ({error.strerror}); set STREAMFORGE_HOME to one that can"
+        ) from error
+    return home
+
+
+def open_instance(settings: Settings) -> dg.DagsterInstance:
+    """Open the Dagster instance of `dagster_home`."""
+    import dagster as dg
+
+    return dg.DagsterInstance.from_config(str(dagster_home(settings)))
+
+
+def add_symbols(instance: dg.DagsterInstance, symbols: Sequence[str]) -> None:
+    """Make `symbols` partitions, if they are not."""
+    from streamforge_assets.partitions import SYMBOLS
+
+    instance.add_dynamic_partitions(SYMBOLS.name or "", list(symbols))
+
+
+def list_symbols(instance: dg.DagsterInstance) -> list[str]:
+    """The symbols that are partitions, sorted."""
+    from streamforge_assets.partitions import SYMBOLS
+
+    return sorted(instance.get_dynamic_partitions(SYMBOLS.name or ""))
+
+
+def remove_symbol(instance: dg.DagsterInstance, symbol: str) -> None:
+    """Take a symbol off the partitions. Its stored data stay."""
+    from streamforge_assets.partitions import SYMBOLS
+
+    instance.delete_dynamic_partition(SYMBOLS.name or "", symbol)
+
+
+def run_backfill(
+    instance: dg.DagsterInstance, session: Session, request: Request, *, refresh: bool, accepted_by: str
+) -> None:
+    """Materialise the request, one in-process run for each symbol and stretch of days.
+
+    What each partition became is left in `session.collected`.
+    """
+    import dagster as dg
+
+    from streamforge_assets.partitions import market_key
+
+    end_lost_runs(instance)
+    add_symbols(instance, request.symbols)
+    assets = _assets(session.settings, request.datasets)
+    config = {"config": {"refresh": refresh, "accept_gaps_by": accepted_by}}
+    run_config = {
+        "ops": {asset.node_def.name: config for asset in assets},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    for symbol in request.symbols:
+        for at in range(0, len(request.days), DAYS_A_RUN):
+            stretch = request.days[at : at + DAYS_A_RUN]
+            dg.materialize(
+                assets,
+                instance=instance,
+                resources={"session": session},
+                run_config=run_config,
+                raise_on_error=False,
+                tags={
+                    "dagster/asset_partition_range_start": market_key(stretch[0], symbol),
+                    "dagster/asset_partition_range_end": market_key(stretch[-1], symbol),
+                    PROCESS_TAG: str(os.getpid()),
+                },
+            )
+            if session.interrupted:
+                # Dagster turns Ctrl-C into the end of one run; the user meant all of them.
+                raise KeyboardInterrupt
+
+
+def end_lost_runs(instance: dg.DagsterInstance) -> None:
+    """Mark as failed the in-process runs whose process is gone, or they would look as if they still ran."""
+    import dagster as dg
+
+    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
+    for run in instance.get_runs(running):
+        process = run.tags.get(PROCESS_TAG)
+        if process and not psutil.pid_exists(int(process)):
+            instance.report_run_failed(run, f"its process {process} ended without finishing it")
+
+
+def _assets(settings: Settings, datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
+    from streamforge_assets.assets.candles import candles_asset
+    from streamforge_assets.assets.trades import trades_asset
+
+    return [
+        candles_asset(settings, dataset.interval) if dataset.interval else trades_asset(settings)
+        for dataset in datasets
+    ]

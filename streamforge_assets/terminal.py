@@ -1,0 +1,73 @@
+"""Tables and the status map for a terminal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resources.datasets import DAY, days
+from resources.ledger import LedgerEntry
+from streamforge_assets.status import COMPLETE, MISSING, PARTIAL, Series, Status
+
+MARKS = {COMPLETE: ("█", "green"), PARTIAL: ("▒", "yellow"), MISSING: ("·", "bright_black")}
+_WORST = [MISSING, PARTIAL, COMPLETE]
+
+
+def summary_table(entries: Iterable[LedgerEntry]) -> Table:
+    """One row for each asset: what was collected, how long its workers took, how fast that was."""
+    groups: dict[str, list[LedgerEntry]] = defaultdict(list)
+    for entry in entries:
+        groups[entry.dataset].append(entry)
+    table = Table(title="Collected", title_justify="left")
+    for name in ("asset", "partitions", "rows", "missing", "explained", "seconds", "rows/s"):
+        table.add_column(name, justify="left" if name == "asset" else "right")
+    for dataset, group in sorted(groups.items()):
+        rows = sum(entry.rows for entry in group)
+        seconds = sum(entry.seconds for entry in group)
+        cells = (len(group), rows, sum(e.missing_count for e in group), sum(e.explained_count for e in group))
+        rate = rows / seconds if seconds else 0.0
+        table.add_row(f"market/{dataset}", *(f"{n:,}" for n in cells), f"{seconds:.1f}", f"{rate:,.0f}")
+    return table
+
+
+def status_map(status: Status, width: int) -> Table:
+    """A heat map: one row for each dataset and symbol, a mark for each day (or few days, if they are many)."""
+    first = min(series.first_day for series in status.series)
+    after = max(series.last_day for series in status.series) + DAY
+    cells = max(10, width - 62)
+    per_mark = -(-(after - first).days // cells)
+    legend = "  ".join(f"[{style}]{mark}[/] {state}" for state, (mark, style) in MARKS.items())
+    each = "a mark is a day" if per_mark == 1 else f"a mark is {per_mark} days, the worst of them"
+    table = Table(
+        title=f"{first} to {after - DAY}   {legend}   {each}", title_justify="left", box=None, pad_edge=False
+    )
+    for name in ("dataset", "symbol", "days", "rows", "missing", "explained"):
+        table.add_column(name, justify="left" if name in {"dataset", "symbol"} else "right", no_wrap=True)
+    table.add_column("map", no_wrap=True)
+    for series in status.series:
+        numbers = (series.complete, series.rows, series.missing_rows, series.explained)
+        marks = _marks(series, days(first, after), per_mark)
+        table.add_row(series.dataset, series.symbol, *(f"{n:,}" for n in numbers), marks)
+    return table
+
+
+def _marks(series: Series, wanted: list[date], per_mark: int) -> Text:
+    text = Text()
+    for at in range(0, len(wanted), per_mark):
+        states = [series.days.get(day, MISSING) for day in wanted[at : at + per_mark]]
+        mark, style = MARKS[min(states, key=_WORST.index)]
+        text.append(mark, style)
+    return text
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal; plain text and enough room when it is not one."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = 160
+    return made
