@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import click
+import stamina.instrumentation
 import typer
 
 from resources.errors import StreamForgeError
@@ -33,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Collect crypto market data, complete and proven. Settings are STREAMFORGE_* variables or a .env file.",
 )
 symbols_app = typer.Typer(no_args_is_help=True, help="Choose the symbols to collect.")
@@ -55,6 +57,9 @@ def options(
     """Set up logging for every command."""
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("streamforge").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    # A retry that helps is no news; one that does not ends in an error with its cause.
+    logging.getLogger("stamina").setLevel(logging.WARNING if verbose else logging.ERROR)
+    stamina.instrumentation.set_on_retry_hooks([stamina.instrumentation.LoggingOnRetryHook])
 
 
 @symbols_app.command("add")
@@ -136,15 +141,16 @@ def exchange_serve(
     seed: Annotated[int, typer.Option(help="seed of the market; -1: the setting")] = -1,
 ) -> None:
     """Run the simulated exchange in the foreground, on the exchange's own wire."""
-    from streamforge_assets.simulator.process import serve
+    from streamforge_assets.simulator.__main__ import main as serve
 
     settings = load_settings()
-    serve(
-        port=port,
-        folder=settings.home / "simulator",
-        symbols=symbols or settings.simulator_symbols,
-        seed=settings.simulator_seed if seed < 0 else seed,
-    )
+    given = {
+        "--port": port,
+        "--home": settings.home / "simulator",
+        "--symbols": symbols or settings.simulator_symbols,
+        "--seed": settings.simulator_seed if seed < 0 else seed,
+    }
+    raise typer.Exit(serve([str(part) for option in given.items() for part in option]))
 
 
 @app.command()
@@ -159,8 +165,11 @@ def ui(
     settings = load_settings()
     _say(f"the web UI comes up at http://{host}:{port}  (Ctrl-C ends it)")
     if settings.exchange == "simulated":
-        with start(settings):
+        exchange = start(settings)
+        try:
             serve_ui(settings, host, port)
+        finally:
+            exchange.stop()
     else:
         serve_ui(settings, host, port)
 
@@ -239,7 +248,15 @@ def main() -> None:
             traceback.print_exc()
         _say(f"streamforge: {error}")
         code = 1
+    except OSError as error:
+        _say(f"streamforge: {error.filename or 'a file'} cannot be used: {error.strerror or error}")
+        code = 1
     except (KeyboardInterrupt, click.Abort):
-        _say("stopped; nothing that was stored is lost, and the same command goes on from here")
         code = INTERRUPTED
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
+        _say("stopped; nothing that was stored is lost, and the same command goes on from here")
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

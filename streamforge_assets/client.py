@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -258,12 +259,10 @@ class StreamForge:
 
         return self._with_store(read)
 
-    @contextlib.contextmanager
-    def _instance(self) -> Iterator[dg.DagsterInstance]:
+    def _instance(self) -> AbstractContextManager[dg.DagsterInstance]:
         from streamforge_assets.local_dagster import open_instance
 
-        with open_instance(self.settings) as instance:
-            yield instance
+        return open_instance(self.settings)
 
     def _with_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
         async def opened() -> T:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from filelock import FileLock, Timeout
 
 from resources.datasets import Dataset
 from resources.errors import Unavailable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from streamforge_assets.assets.session import Session
 
 DAYS_A_RUN = 92
+OPENING_LIMIT = 60.0
 PROCESS_TAG = "streamforge/process"
 
 INSTANCE_CONFIG = """\
@@ -60,11 +63,27 @@ def dagster_home(settings: Settings) -> Path:
     return home
 
 
-def open_instance(settings: Settings) -> dg.DagsterInstance:
-    """Open the Dagster instance of `dagster_home`."""
-    import dagster as dg
+@contextlib.contextmanager
+def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Open the Dagster instance of `dagster_home`.
 
-    return dg.DagsterInstance.from_config(str(dagster_home(settings)))
+    Raises:
+        Unavailable: when its files cannot be written, at any time until it is closed.
+    """
+    import dagster as dg
+    from sqlalchemy.exc import SQLAlchemyError
+
+    home = dagster_home(settings)
+    try:
+        with FileLock(home / ".opening.lock", timeout=OPENING_LIMIT):
+            # Two processes that make the tables of a new instance at once trip over each other.
+            instance = dg.DagsterInstance.from_config(str(home))
+        with instance:
+            yield instance
+    except (SQLAlchemyError, Timeout) as error:
+        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+        hint = "; make space on that disk" if "full" in cause else ""
+        raise Unavailable(f"Dagster's instance in {home} cannot be used: {cause}{hint}") from error
 
 
 def add_symbols(instance: dg.DagsterInstance, symbols: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +35,7 @@ def summary_table(entries: Iterable[LedgerEntry]) -> Table:
     return table
 
 
-def status_map(status: Status, width: int) -> Table:
+def status_map(status: Status, width: int) -> Group:
     """A heat map: one row for each dataset and symbol, a mark for each day (or few days, if they are many)."""
     first = min(series.first_day for series in status.series)
     after = max(series.last_day for series in status.series) + DAY
@@ -43,9 +43,7 @@ def status_map(status: Status, width: int) -> Table:
     per_mark = -(-(after - first).days // cells)
     legend = "  ".join(f"[{style}]{mark}[/] {state}" for state, (mark, style) in MARKS.items())
     each = "a mark is a day" if per_mark == 1 else f"a mark is {per_mark} days, the worst of them"
-    table = Table(
-        title=f"{first} to {after - DAY}   {legend}   {each}", title_justify="left", box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
     for name in ("dataset", "symbol", "days", "rows", "missing", "explained"):
         table.add_column(name, justify="left" if name in {"dataset", "symbol"} else "right", no_wrap=True)
     table.add_column("map", no_wrap=True)
@@ -53,7 +51,7 @@ def status_map(status: Status, width: int) -> Table:
         numbers = (series.complete, series.rows, series.missing_rows, series.explained)
         marks = _marks(series, days(first, after), per_mark)
         table.add_row(series.dataset, series.symbol, *(f"{n:,}" for n in numbers), marks)
-    return table
+    return Group(f"{first} to {after - DAY}   {legend}   {each}", table)
 
 
 def _marks(series: Series, wanted: list[date], per_mark: int) -> Text:

@@ -89,8 +89,8 @@ class LocalArtifacts(Artifacts):
             part and not part.startswith(".") and part.isprintable() and "\\" not in part for part in parts
         ):
             raise Rejected(
-                f"{key!r} is not a key: use a relative path with forward slashes whose parts are not empty and do not"
-                " begin with a dot, such as models/2024-08-01/model.pt"
+                f"{key!r} is not a key: use a relative path with forward slashes whose parts are not empty and do"
+                " not begin with a dot, such as models/2024-08-01/model.pt"
             )
         if any(len(os.fsencode(part)) > 255 for part in parts):
             raise Rejected(f"the key {key[:60]}... has a part of more than 255 bytes; shorten it")

@@ -18,6 +18,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -99,14 +100,15 @@ class Archive:
         with self._workplace(path) as place:
             try:
                 fetched = await self._verified_download(path, checksum, place)
-                if fetched is None:
-                    log.warning("the archive has a checksum for %s, but not the file", path)
-                    yield None
-                    return
-                size = place.stat().st_size
-                yield ArchiveFile(dataset, symbol, day, place, fetched, size)
+                size = place.stat().st_size if fetched else 0
             except OSError as error:
                 raise disk_error(self._downloads, error) from error
+            if fetched is None:
+                log.warning("the archive has a checksum for %s, but not the file", path)
+                yield None
+                return
+            try:
+                yield ArchiveFile(dataset, symbol, day, place, fetched, size)
             finally:
                 place.unlink(missing_ok=True)
 
@@ -133,7 +135,7 @@ class Archive:
                 if response.status == 404:
                     return None
                 check_status(response, url)
-                body = await response.content.read(4096)
+                body = await response.read()
             try:
                 return _read_checksum(body, path)
             except Rejected as error:
@@ -204,16 +206,8 @@ class Archive:
         """Download until the content fits the checksum that is published; None if the file is gone."""
         found = ""
         for _ in range(_DOWNLOADS):
-            part = place.with_name(f"{place.name}.{checksum[:16]}.part")
-            for old in place.parent.glob(f"{place.name}.*.part"):
-                if old != part:
-                    old.unlink(missing_ok=True)
-            if place.exists():
-                place.replace(part)  # downloaded by a process that died before it used it
-            url = self._url(path)
-            digest = await self._http.repeat(
-                _ROLE, url, lambda url=url, part=part: self._fetch(url, part, checksum)
-            )
+            part, url = _claim_part(place, checksum), self._url(path)
+            digest = await self._http.repeat(_ROLE, url, partial(self._fetch, url, part, checksum))
             if digest is None:
                 return None
             if digest == checksum:
@@ -221,7 +215,7 @@ class Archive:
                 _etag_file(part).unlink(missing_ok=True)
                 return checksum
             found = digest
-            part.unlink(missing_ok=True)
+            _discard(part)
             again = await self._checksum_text(path)
             if again is None:
                 return None
@@ -234,21 +228,19 @@ class Archive:
     async def _fetch(self, url: str, part: Path, checksum: str) -> str | None:
         """Complete `part`, from where it ends, and return its SHA-256; None if there is no such file."""
         digest, start = hashlib.sha256(), 0
-        if part.exists():
+        with contextlib.suppress(FileNotFoundError):
             start = await asyncio.to_thread(_hash_file, part, digest)
-            if digest.hexdigest() == checksum:
-                return checksum
+        if start and digest.hexdigest() == checksum:
+            return checksum
         async with self._http.get(url, headers=_resume_headers(part, start)) as response:
             if response.status == 404:
                 return None
-            if response.status == 416:  # what we hold is longer than the file
-                part.unlink(missing_ok=True)
-                raise Passing("the file has become shorter")
+            foreign = response.status == 206 and not _continues(response, start)
+            if foreign or response.status == 416:  # 416: what we hold is longer than the file
+                _discard(part)
+                raise Passing("the answer is not the rest of the file that was begun")
             check_status(response, url)
-            if response.status != 206 or not _continues(response, start):
-                if response.status == 206:
-                    part.unlink(missing_ok=True)
-                    raise Passing("the answer is not the part that was asked for")
+            if response.status != 206:
                 digest, start = hashlib.sha256(), 0
             if etag := response.headers.get("ETag"):
                 _etag_file(part).write_text(etag)
@@ -260,13 +252,30 @@ class Archive:
         return digest.hexdigest()
 
 
+def _claim_part(place: Path, checksum: str) -> Path:
+    """The file that a download of this content goes to, with what is there already; other contents go."""
+    part = place.with_name(f"{place.name}.{checksum[:16]}.part")
+    for old in place.parent.glob(f"{place.name}.*.part"):
+        if old != part:
+            _discard(old)
+    if place.exists():
+        place.replace(part)  # downloaded by a process that died before it used it
+    return part
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _etag_file(part).unlink(missing_ok=True)
+
+
 def _resume_headers(part: Path, start: int) -> dict[str, str]:
+    whole = {"Accept-Encoding": "identity"}  # a range of a compressed answer would be another range
     if not start:
-        return {}
+        return whole
     etag = _etag_file(part)
     value = etag.read_text() if etag.exists() else ""
     strong = {"If-Range": value} if value.startswith('"') else {}
-    return {"Range": f"bytes={start}-", **strong}
+    return {**whole, "Range": f"bytes={start}-", **strong}
 
 
 def _continues(response: aiohttp.ClientResponse, start: int) -> bool:

@@ -61,6 +61,7 @@ class WeightBudget:
         self._state, self._share, self._clock, self._sleep = state, share, clock, sleep
         self._turn = asyncio.Lock()
         self._flying: set[Grant] = set()
+        self._seen: dict[str, int] = {}  # the file's `used` as last seen; it only grows
         self._offset, self._doubt = 0.0, 0.0
         self.limit, self.seconds = UNTOLD, 60
 
@@ -116,15 +117,19 @@ class WeightBudget:
         """End a request. `used` is the header's value in its answer; None if there was none."""
         self._flying.discard(grant)
         now = self._windows()
+        told = int(used) if used is not None and used.isdigit() else 0
+        certain = len(grant.windows | now) == 1
+        if now <= grant.windows and not (certain and told > self._seen.get(str(*now), 0)):
+            return  # nothing that the file does not say already
         with self._state.change() as state:
             self._charge(state, grant, now)
-            certain = len(grant.windows) == 1
-            if certain and used is not None and used.isdigit():
-                window = str(*grant.windows)
-                state.used[window] = max(state.used.get(window, 0), int(used))
+            if certain:
+                window = str(*now)
+                state.used[window] = max(state.used.get(window, 0), told)
+            self._seen = state.used
 
     def refused(self, *, banned: bool, retry_after: float | None) -> float:
-        """Record a 429 (or, `banned`, a 418): nobody on this machine asks before it has passed. Returns seconds."""
+        """Record a 429 (or, `banned`, a 418) and return its seconds: nobody on this machine asks before."""
         now = self._clock()
         if retry_after is None:
             retry_after = _BAN_UNTOLD if banned else self._until_next_window() + 1
@@ -158,6 +163,7 @@ class WeightBudget:
             grant = Grant(weight)
             self._charge(state, grant, windows)
             self._flying.add(grant)
+            self._seen = state.used
             return grant, 0.0
 
     @staticmethod

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +68,7 @@ _TRADE_KEYS = itemgetter("a", "p", "q", "f", "l", "T", "m")
 Column = npt.NDArray[Any]
 
 
-class _BadRow(ValueError):
+class _BadRowError(ValueError):
     """What is wrong with a row of the table being checked."""
 
 
@@ -138,7 +140,7 @@ def read_archive(file: ArchiveFile) -> Iterator[pa.Table]:
                 raise Rejected(f"{name} holds {len(members)} files; an archive file holds one CSV")
             with archive.open(members[0]) as stream:
                 yield from _read_csv(stream, frame, name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise Rejected(f"{name} is not a readable zip file: {error}") from error
 
 
@@ -164,8 +166,9 @@ def _read_csv(stream: IO[bytes], frame: _Frame, name: str) -> Iterator[pa.Table]
                 continue
         try:
             table = _csv_table(lines, names, frame, scale)
-        except (pa.ArrowInvalid, _BadRow):
-            raise _first_fault(lines, names, frame, scale, f"{name}, row", row) from None
+        except (pa.ArrowInvalid, _BadRowError):
+            number, fault = _first_fault(lines, partial(_csv_table, names=names, frame=frame, scale=scale))
+            raise Rejected(f"{name}, row {row + number}: {fault}") from None
         row += table.num_rows
         yield table
 
@@ -209,7 +212,7 @@ def _csv_scale(lines: bytes, column: int) -> int:
 
 def _csv_table(lines: bytes, names: list[str], frame: _Frame, scale: int) -> pa.Table:
     table = csv.read_csv(
-        pa.BufferReader(lines),
+        cast("IO[bytes]", pa.BufferReader(lines)),
         read_options=csv.ReadOptions(use_threads=False, block_size=len(lines) + 1, column_names=names),
         parse_options=csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
         convert_options=csv.ConvertOptions(
@@ -223,26 +226,25 @@ def _csv_table(lines: bytes, names: list[str], frame: _Frame, scale: int) -> pa.
     return _checked(table, frame, scale)
 
 
-def _first_fault(lines: bytes, names: list[str], frame: _Frame, scale: int, where: str, row: int) -> Rejected:
-    """Find the first bad row by bisection, so that the checks themselves need not look for it."""
-    all_lines = lines.splitlines(keepends=True)
+def _first_fault(lines: bytes, parse: Callable[[bytes], object]) -> tuple[int, str]:
+    """Find the first bad row (from 0) by bisection, so that the checks themselves need not look for it."""
+    every = lines.splitlines(keepends=True)
 
     def fault(low: int, high: int) -> str:
         try:
-            _csv_table(b"".join(all_lines[low:high]), names, frame, scale)
-        except (pa.ArrowInvalid, _BadRow) as error:
-            return str(error).splitlines()[0][:200]
+            parse(b"".join(every[low:high]))
+        except (pa.ArrowInvalid, _BadRowError) as error:
+            return re.sub(r"Row #\d+: ", "", str(error).splitlines()[0])[:200]
         return ""
 
-    good, bad = 0, len(all_lines)  # the first `good` lines pass, the first `bad` do not
+    good, bad = 0, len(every)  # the first `good` rows pass, the first `bad` do not
     while bad - good > 1:
         middle = (good + bad) // 2
         if fault(good, middle):
             bad = middle
         else:
             good = middle
-    reason = fault(good, bad) or fault(0, len(all_lines))
-    return Rejected(f"{where} {row + good}: {reason}")
+    return good, fault(good, bad) or fault(0, len(every))
 
 
 # --- JSON --------------------------------------------------------------------------------------------------
@@ -261,11 +263,11 @@ def _json_rows(body: bytes, kind: type, where: str) -> list[Any]:
 def _from_rows(rows: Sequence[Sequence[object]], frame: _Frame, where: str) -> pa.Table:
     try:
         return _rows_table(rows, frame)
-    except (pa.ArrowException, _BadRow, ValueError, TypeError, OverflowError):
+    except (pa.ArrowException, _BadRowError, ValueError, TypeError, OverflowError):
         for number, row in enumerate(rows, 1):
             try:
                 _rows_table([row], frame)
-            except (pa.ArrowException, _BadRow, ValueError, TypeError, OverflowError) as error:
+            except (pa.ArrowException, _BadRowError, ValueError, TypeError, OverflowError) as error:
                 raise Rejected(f"{where}, row {number}: {error}") from error
         raise Rejected(f"{where}: the rows count time in different units") from None
 
@@ -285,7 +287,7 @@ def _json_column(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Arra
     """Decimals come as text; pyarrow would round a float to an integer in silence, so types are checked."""
     wanted = {_INT: int, _FLOAT: str, _BOOL: bool}[kind]
     if not set(map(type, values)) <= {wanted}:
-        raise _BadRow(f"{name} is not {wanted.__name__}")
+        raise _BadRowError(f"{name} is not {wanted.__name__}")
     if kind is _FLOAT:
         return pa.array(values, pa.string()).cast(_FLOAT)
     return pa.array(values, kind)
@@ -298,7 +300,7 @@ def _checked(raw: pa.Table, frame: _Frame, scale: int) -> pa.Table:
     """Check every row and give the table its record's schema. An empty table is valid."""
     raw = raw.combine_chunks()
     columns: dict[str, pa.Array[Any]] = {
-        name: raw.column(name).chunk(0) if raw.num_rows else pa.array([], kind)
+        name: cast("pa.Array[Any]", raw.column(name).chunk(0) if raw.num_rows else pa.array([], kind))
         for name, kind in frame.columns.items()
     }
     numbers: dict[str, Column] = {
@@ -329,7 +331,7 @@ def _check_trades(numbers: dict[str, Column], frame: _Frame, scale: int) -> None
     _expect(_natural, numbers, "trade_id", "is negative")
     _expect(_natural, numbers, "first_trade_id", "is negative")
     if not (numbers["last_trade_id"] >= numbers["first_trade_id"]).all():
-        raise _BadRow("last_trade_id is before first_trade_id")
+        raise _BadRowError("last_trade_id is before first_trade_id")
 
 
 def _check_candles(numbers: dict[str, Column], frame: _Frame, scale: int) -> None:
@@ -337,30 +339,30 @@ def _check_candles(numbers: dict[str, Column], frame: _Frame, scale: int) -> Non
     _check_times(opens, "open_time", frame, scale)
     step = frame.step // scale
     if (opens % step).any():
-        raise _BadRow("open_time is not on the grid of the interval")
+        raise _BadRowError("open_time is not on the grid of the interval")
     last = 1000 if scale == 1 else 1
     closes = numbers["close_time"]
     if not (closes // last * last == opens + (step - last)).all():
-        raise _BadRow("close_time is not the last millisecond of the candle")
+        raise _BadRowError("close_time is not the last millisecond of the candle")
     for name in ("open", "high", "low", "close"):
         _expect(_positive, numbers, name, "is not a finite number above zero")
     for name in ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume"):
         _expect(_not_negative, numbers, name, "is not a finite number of at least zero")
     _expect(_natural, numbers, "trade_count", "is negative")
     if not (numbers["high"] >= np.maximum(numbers["open"], numbers["close"])).all():
-        raise _BadRow("high is below open or close")
+        raise _BadRowError("high is below open or close")
     if not (numbers["low"] <= np.minimum(numbers["open"], numbers["close"])).all():
-        raise _BadRow("low is above open or close")
+        raise _BadRowError("low is above open or close")
 
 
 def _check_times(values: Column, name: str, frame: _Frame, scale: int) -> None:
     if not (values.min() >= frame.start // scale and values.max() < frame.end // scale):
-        raise _BadRow(f"{name} is outside the day that was asked for, or no time at all")
+        raise _BadRowError(f"{name} is outside the day that was asked for, or no time at all")
 
 
 def _expect(holds: Callable[[Column], bool], numbers: dict[str, Column], name: str, fault: str) -> None:
     if not holds(numbers[name]):
-        raise _BadRow(f"{name} {fault}")
+        raise _BadRowError(f"{name} {fault}")
 
 
 def _positive(values: Column) -> bool:
@@ -376,4 +378,4 @@ def _natural(values: Column) -> bool:
 
 
 def _label(value: str, rows: int) -> pa.DictionaryArray[Any, Any]:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), pa.array([value]))

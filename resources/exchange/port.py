@@ -78,7 +78,10 @@ class Exchange(Protocol):
 
     @abstractmethod
     def candles(self, dataset: Dataset, symbol: str, start: datetime, end: datetime) -> AsyncIterator[pa.Table]:
-        """Yield the candles that open in [start, end), page by page, ascending, from the REST API."""
+        """Yield the candles that open in [start, end), page by page, ascending, from the REST API.
+
+        A candle that has not closed yet, by the exchange's clock, is left out.
+        """
 
     @abstractmethod
     def trades(self, symbol: str, start: datetime, end: datetime) -> AsyncIterator[pa.Table]:

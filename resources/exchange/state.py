@@ -46,6 +46,7 @@ class StateFile:
     def __init__(self, folder: Path, address: str) -> None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", address.partition("://")[2]).strip("-") or "exchange"
         self.path = folder / f"{name}.json"
+        self._lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS)
 
     @contextlib.contextmanager
     def change(self) -> Iterator[State]:
@@ -57,7 +58,7 @@ class StateFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS):
+            with self._lock:
                 state = self.read()
                 before = asdict(state)
                 yield state

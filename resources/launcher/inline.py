@@ -40,7 +40,7 @@ class InlineLauncher(Launcher):
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Stop all workers at once, with 5 seconds of grace, and close. Raises Unavailable naming those that stay."""
+        """Stop all workers at once, with 5 seconds of grace. Raises Unavailable naming those that stay."""
         self._open = False
         await self._end(self._tasks, grace=_LEAVING_GRACE)
 

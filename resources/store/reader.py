@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from resources.datasets import Dataset, midnight, to_us
 from resources.errors import Unavailable
 from resources.records import LABEL, Record
-from resources.store.rows import as_keys, labels_column, merge
+from resources.store.rows import as_keys, labels_column, merge, with_labels
 from resources.store.segments import DayFiles, visible_day, visible_days
 
 BATCH_ROWS = 65_536
@@ -112,7 +112,7 @@ def merged(files: DayFiles, names: list[str], labels: dict[str, str], record: Re
 
 def read_segment(path: str, names: list[str], labels: dict[str, str], record: Record) -> pa.Table:
     """A file's rows, the label columns made from `labels`."""
-    return withlabels_column(_read_plain(path, [n for n in names if n not in labels]), labels, names, record)
+    return with_labels(_read_plain(path, [n for n in names if n not in labels]), labels, names, record)
 
 
 def tables_of(path: str, names: list[str], labels: dict[str, str], record: Record) -> Iterator[pa.Table]:
@@ -125,7 +125,7 @@ def _tables(file: pq.ParquetFile, names: list[str], labels: dict[str, str], reco
     plain = [name for name in names if name not in labels]
     with file:
         for batch in file.iter_batches(BATCH_ROWS, columns=plain, use_threads=False):
-            yield withlabels_column(pa.Table.from_batches([batch]), labels, names, record)
+            yield with_labels(pa.Table.from_batches([batch]), labels, names, record)
 
 
 def _read_plain(path: str, names: list[str]) -> pa.Table:

@@ -52,8 +52,8 @@ def require_partition(rows: pa.Table, partition: Partition, record: Record) -> N
     if not rows.num_rows:
         return
     _require_label(rows, "symbol", partition.symbol, str(partition))
-    bounds = pc.min_max(as_keys(rows.column(record.time)))
-    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    times = as_keys(rows.column(record.time))
+    low, high = int(times.min()), int(times.max())
     start = to_us(partition.start)
     if low < start or high >= start + DAY_US:
         outside = np.datetime64(low if low < start else high, "us")
@@ -64,10 +64,10 @@ def split(rows: pa.Table, record: Record) -> Iterator[tuple[str, int, pa.Table]]
     """Yield symbol, day (since the epoch) and rows of each partition in the conforming `rows`."""
     symbols = rows.column("symbol").cast(pa.string())
     days = as_keys(rows.column(record.time)) // DAY_US
-    for symbol in symbols.unique().to_pylist():
+    for symbol in map(str, symbols.unique().to_pylist()):
         mine = np.asarray(pc.equal(symbols, pa.scalar(symbol)))
         for day in np.unique(days[mine]):
-            yield str(symbol), int(day), rows.filter(pa.array(mine & (days == day)))
+            yield symbol, int(day), rows.filter(pa.array(mine & (days == day)))
 
 
 def as_keys(column: pa.ChunkedArray[Any]) -> Keys:

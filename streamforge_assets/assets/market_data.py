@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -124,7 +125,7 @@ def _checks(dataset: Dataset, seen: Sequence[_Seen]) -> list[dg.AssetCheckResult
 
 
 def _check(name: str, found: dict[str, str], seen: Sequence[_Seen], compared: int | None) -> dg.AssetCheckResult:
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "partitions": f"{_key(seen[0].collected.partition)} to {_key(seen[-1].collected.partition)}",
         "partitions_failed": len(found),
     }
@@ -134,7 +135,7 @@ def _check(name: str, found: dict[str, str], seen: Sequence[_Seen], compared: in
     return dg.AssetCheckResult(passed=not found, check_name=name, metadata=metadata)
 
 
-def _metadata(item: _Seen) -> dict[str, object]:
+def _metadata(item: _Seen) -> dict[str, Any]:
     entry = item.collected.entry
     if entry is None or item.examination is None:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -101,10 +102,10 @@ def _to_float(values: NDArray[np.int64] | NDArray[np.longdouble], places: int) -
     if len(values) and np.abs(values).max() >= _FLOAT_EXACT:
         # int64 -> float64 would round before the division rounds again; Python divides integers exactly.
         return np.array([int(value) / 10**places for value in values], dtype=np.float64)
-    return values / 10.0**places
+    return np.asarray(values / 10.0**places, dtype=np.float64)
 
 
-def _column(table: pa.Table, name: str) -> NDArray[np.generic]:
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
     column = table.column(name)
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())

@@ -195,7 +195,7 @@ def scaled(values: NDArray[np.float64], places: int) -> NDArray[np.int64]:
     return np.asarray(np.rint(values * 10.0**places).astype(np.int64) * 10 ** (8 - places))
 
 
-def _decimals(table: pa.Table, name: str, places: int) -> pa.Decimal128Array:
+def _decimals(table: pa.Table, name: str, places: int) -> pa.Array[Any]:
     words = np.zeros((len(table), 2), np.int64)
     words[:, 0] = scaled(table[name].to_numpy(), places)
     return pa.Array.from_buffers(pa.decimal128(20, 8), len(table), [None, pa.py_buffer(words.tobytes())])

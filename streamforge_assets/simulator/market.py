@@ -11,7 +11,7 @@ One bar is five minutes. Usable without the exchange: `simulate(MarketParameters
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -147,11 +147,10 @@ class MarketCore:
         season = np.exp(0.45 * np.cos(hour - 15.0 / 24 * 2 * np.pi) + 0.12 * np.cos(2 * hour))
         self.season = season / season.mean()
 
-    @cached_property
+    @property
     def networks(self) -> tuple[Network, ...]:
         """The network of each regime, its weights scaled until the forecast's share of variance is `r2`."""
-        regimes = range(1 if self.parameters.switch_step is None else 2)
-        return tuple(self._calibrated(self._drawn(regime)) for regime in regimes)
+        return _networks(self.parameters)
 
     def network(self, step: int) -> Network:
         """The network that moves bar `step`."""
@@ -269,11 +268,12 @@ class MarketCore:
         total = counts.sum(axis=0)
         return counts, total + rng.binomial(SINGLES_SLOTS * total, SINGLES_SHARE)
 
-    def _drawn(self, regime: int) -> Network:
+    def planted(self, regime: int) -> Network:
+        """The network of a regime, drawn and calibrated anew; `networks` remembers it."""
         p = self.parameters
         # A weak market must not owe most of its R2 to the own lags.
         own = 0.0 if p.null else np.sign(p.own_lag) * min(abs(p.own_lag), np.sqrt(p.r2 / 10))
-        return draw_network(
+        network = draw_network(
             p.n,
             p.seed,
             regime,
@@ -284,6 +284,7 @@ class MarketCore:
             zipf=p.zipf,
             own_lag=float(own),
         )
+        return self._calibrated(network)
 
     def _calibrated(self, network: Network) -> Network:
         """Scale the network on a pilot run whose randomness belongs to no day of the market."""
@@ -302,7 +303,8 @@ class MarketCore:
         for _ in range(8):
             history, mu = np.concatenate([quiet, np.zeros_like(shocks)]), np.empty_like(shocks)
             _recur(network.scaled(factor), shocks, volumes, history=history, mu=mu, bars=range(len(shocks)))
-            reached = explained_share(history[lags:], mu)
+            # The variance of mu, unlike R2 itself, carries no noise from mu's chance correlation with the shocks.
+            reached = float(np.mean(np.mean(mu**2, axis=0) / np.mean(history[lags:] ** 2, axis=0)))
             factor *= float(np.sqrt(self.parameters.r2 / reached))
             if abs(reached / self.parameters.r2 - 1) < 0.005:
                 break
@@ -335,6 +337,12 @@ def simulate(parameters: MarketParameters, steps: int, *, dtype: type[np.floatin
 def explained_share(returns: NDArray[np.floating], mu: NDArray[np.floating]) -> float:
     """R2 of the forecast `mu` against zero, each asset standardised: the mean over assets. Inputs (T, n)."""
     return float(np.mean(1 - np.mean((returns - mu) ** 2, axis=0) / np.mean(returns**2, axis=0)))
+
+
+@lru_cache(maxsize=32)
+def _networks(parameters: MarketParameters) -> tuple[Network, ...]:
+    core = MarketCore(parameters)
+    return tuple(core.planted(regime) for regime in range(1 if parameters.switch_step is None else 2))
 
 
 def _recur(network: Network, shock: Floats, volumes: Floats, *, history: Floats, mu: Floats, bars: range) -> None:

@@ -10,7 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -290,7 +290,7 @@ class SimulatedExchange:
         return web.json_response({}, status=200 if known else 404)
 
     async def _show_stats(self, _request: web.Request) -> web.Response:
-        return web.json_response(asdict(self.stats))
+        return web.json_response(vars(self.stats))
 
     def _outages_changed(self, outages: object) -> None:
         self.market.outages = outages  # type: ignore[assignment]  # the book passes outages

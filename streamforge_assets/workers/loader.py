@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Protocol
@@ -149,7 +149,7 @@ async def _is_done(partition: Partition, entry: LedgerEntry | None, job: Job, po
 
 async def _days(
     todo: Sequence[Partition], job: Job, ports: Ports, known: dict[date, LedgerEntry]
-) -> AsyncIterator[Day]:
+) -> AsyncGenerator[Day]:
     """The days to load, in order, each with its archive file; the next files are fetched meanwhile."""
     waiting: deque[tuple[Partition, _File]] = deque()
     coming = iter(todo)

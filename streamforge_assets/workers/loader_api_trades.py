@@ -38,17 +38,7 @@ async def load_trades_day(day: Day) -> DayReport:
     the first and the last row are asked for by id; so are those before and after, until the exchange dates
     one outside the day.
     """
-    rows = _Rows(day)
-    source = "archive" if day.file else "rest"
-    try:
-        await rows.take(day.archive_tables() if day.file else _rest(day))
-    except Rejected as error:
-        if source == "rest":
-            raise
-        log.warning("%s: the archive's file is not what it should be, REST instead: %s", day.partition, error)
-        await day.restart()
-        source, rows = "rest", _Rows(day)
-        await rows.take(_rest(day))
+    source, rows = await _take_day(day)
     start, end = await _prove_ends(day, rows)
     if await _repair(day, rows.scan.holes, rows) and source == "archive":
         source = "archive+rest"
@@ -61,6 +51,25 @@ async def load_trades_day(day: Day) -> DayReport:
         end_proof=end.proof,
         edge_missing=tuple(span for span in (start.missing, end.missing) if span),
     )
+
+
+async def _take_day(day: Day) -> tuple[str, _Rows]:
+    """Publish what the archive has, or REST where it has nothing that can be used; says which."""
+    rows = _Rows(day)
+    problem = ""
+    if day.file:
+        try:
+            await rows.take(day.archive_tables())
+        except Rejected as error:
+            problem = str(error)
+        if not problem and rows.scan.rows:
+            return "archive", rows
+        problem = problem or "the archive's file is empty"
+        log.warning("%s: REST instead of the archive: %s", day.partition, problem)
+        await day.restart()
+    rows = _Rows(day)
+    await rows.take(_rest(day, problem))
+    return "rest", rows
 
 
 class _Rows:
@@ -110,12 +119,12 @@ class _Edge(NamedTuple):
     missing: Span | None = None
 
 
-async def _rest(day: Day) -> AsyncIterator[pa.Table]:
+async def _rest(day: Day, problem: str) -> AsyncIterator[pa.Table]:
     try:
         async for table in day.ports.exchange.trades(day.partition.symbol, day.partition.start, day.partition.end):
             yield table
     except Unavailable as error:
-        why = day.file_problem or "the archive has no file for that day"
+        why = problem or day.file_problem or "the archive has no file for that day"
         raise Rejected(f"{why}, and REST does not answer: {error}") from error
 
 
@@ -133,8 +142,7 @@ async def _repair(day: Day, holes: list[Span], rows: _Rows) -> bool:
 async def _prove_ends(day: Day, rows: _Rows) -> tuple[_Edge, _Edge]:
     """Prove that no trade of the day lies before the first or after the last row; fetch those that do."""
     if rows.scan.first is None or rows.scan.last is None:
-        proof: Proof = "exchange" if day.file is None else await _by_candles(day, rows)
-        return _Edge(proof), _Edge(proof)
+        return _Edge("exchange"), _Edge("exchange")  # only REST can say that a day has no trades
     try:
         start = await _prove_start(day, rows)
         return start, await _prove_end(day, rows)

@@ -108,7 +108,6 @@ async def run_worker(job: Job, ports: Ports, work: Work) -> None:
         await _last_event(reporter, "error", str(error), retriable=not isinstance(error, Rejected))
         raise
     except Exception as error:
-        log.exception("%s failed", job.telemetry_id)
         await _last_event(reporter, "error", f"{type(error).__name__}: {error}", retriable=True)
         raise
 
@@ -123,7 +122,8 @@ async def _work(job: Job, ports: Ports, work: Work, reporter: Reporter, commands
                 for helper in helpers:
                     helper.cancel()
     except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
+        # One cause is what a reader needs; the helpers only fail together with it.
+        raise failures.exceptions[0] from failures.exceptions[0].__cause__
 
 
 async def _last_event(reporter: Reporter, status: Status, message: str, **more: Any) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from datetime import date
 
@@ -153,7 +153,7 @@ class _Run:
                     await self._heal(seat)
         raise Unavailable("the event topic ended")
 
-    async def _events(self) -> AsyncIterator[EventMessage | None]:
+    async def _events(self) -> AsyncGenerator[EventMessage | None]:
         """This workflow's events as they come, and None at least every TICK seconds."""
         group = f"coordinator-{self.workflow.queue_id}"
         async with self._owner.bus.subscribe(EVENTS_TOPIC, group=group, start="latest") as events:
