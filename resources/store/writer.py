@@ -203,7 +203,7 @@ def upsert(root: Path, dataset: Dataset, rows: pa.Table, *, patience: float) -> 
 
 
 def compact(folder: Path, dataset: Dataset, symbol: str, day: date) -> None:
-    """Merge the newest deltas of a day, and its base as soon as they weigh half as much.
+    """Merge the newest deltas of a day, and its base as soon as they hold half as many rows.
 
     Merging only files of like size keeps the work per row logarithmic, however long a day's appends go on.
     The caller is the folder's only writer.
@@ -213,9 +213,9 @@ def compact(folder: Path, dataset: Dataset, symbol: str, day: date) -> None:
         return
     weight, count = 0, 0
     for segment in reversed(files.segments):
-        if count >= 2 and segment.bytes > 2 * weight:
+        if count >= 2 and segment.rows > 2 * weight:
             break
-        weight, count = weight + segment.bytes, count + 1
+        weight, count = weight + segment.rows, count + 1
     chosen = files.segments[-count:]
     record = dataset.record
     labels = labels_of(dataset, symbol)

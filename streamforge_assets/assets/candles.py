@@ -27,13 +27,14 @@ def candles_asset(settings: Settings, interval: str) -> dg.AssetsDefinition:
         group_name=GROUP,
         partitions_def=market(settings),
         backfill_policy=BACKFILL,
+        output_required=False,
         check_specs=check_specs(dataset, key),
         kinds={"parquet"},
         description=f"Candles of {interval} of one symbol on one UTC day, complete by open time.",
     )
     def collect(
         context: dg.AssetExecutionContext, config: CollectConfig, session: dg.ResourceParam[Session]
-    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    ) -> Iterator[dg.AssetCheckResult]:
         yield from collect_asset(context, dataset, session, config)
 
     return collect

@@ -41,8 +41,12 @@ class _Seen:
 
 def collect_asset(
     context: dg.AssetExecutionContext, dataset: Dataset, session: Session, config: CollectConfig
-) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-    """Collect every partition of the run and yield what Dagster is to know of them.
+) -> Iterator[dg.AssetCheckResult]:
+    """Collect every partition of the run and tell Dagster what became of each.
+
+    Materialisations are logged one by one and the step has no output. An output would materialise all
+    partitions of the run or, if one fails, none of them; and its metadata would be checked against the
+    whole range again for each partition, which costs more than the collecting.
 
     Raises:
         dg.Failure: when partitions could not be completed. Those that could are recorded first.
@@ -61,20 +65,14 @@ def collect_asset(
     with session.platform() as opened:
         seen = opened.run(work)
     session.collected.extend(item.collected for item in seen)
-    checks = _checks(dataset, seen)
     failed = [item.collected for item in seen if item.collected.failure]
-    if not failed:
-        for item in seen:
-            key = _key(item.collected.partition)
-            context.add_asset_metadata(_metadata(item), partition_key=key)
-        yield dg.MaterializeResult(check_results=checks)
-        return
     for item in seen:
         if not item.collected.failure:
-            # A failing step materialises nothing by itself, and the good partitions shall count.
             key = _key(item.collected.partition)
             context.log_event(dg.AssetMaterialization(context.asset_key, metadata=_metadata(item), partition=key))
-    yield from checks
+    yield from _checks(dataset, seen)
+    if not failed:
+        return
     raise dg.Failure(
         description=f"{len(failed)} of {len(seen)} partitions are not complete; {_first(failed)}",
         metadata={_key(item.partition): item.failure for item in failed[:50]},

@@ -27,6 +27,7 @@ def trades_asset(settings: Settings) -> dg.AssetsDefinition:
         group_name=GROUP,
         partitions_def=market(settings),
         backfill_policy=BACKFILL,
+        output_required=False,
         check_specs=check_specs(TRADES, KEY),
         kinds={"parquet"},
         # Trades come before candles within a run: they explain candles that are absent.
@@ -35,7 +36,7 @@ def trades_asset(settings: Settings) -> dg.AssetsDefinition:
     )
     def trades(
         context: dg.AssetExecutionContext, config: CollectConfig, session: dg.ResourceParam[Session]
-    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    ) -> Iterator[dg.AssetCheckResult]:
         yield from collect_asset(context, TRADES, session, config)
 
     return trades

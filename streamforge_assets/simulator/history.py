@@ -147,9 +147,12 @@ class MarketHistory:
     def day_of(self, symbol: str, trade_id: int, last: date) -> date:
         """The day of an aggregate trade id, or `last` when the id is later."""
         listing = self.config.listing(symbol)
-        count = max((last - listing).days, 0)
+        count, reach = max((last - listing).days, 0), 1
+        # Counting a day means making all days before it, so the search does not look further than it must.
+        while reach < count and self.first_ids(symbol, listing + timedelta(days=reach))[0] <= trade_id:
+            reach *= 2
         offset = bisect_right(
-            range(1, count + 1),
+            range(1, min(reach, count) + 1),
             trade_id,
             key=lambda i: self.first_ids(symbol, listing + timedelta(days=i))[0],
         )

@@ -95,7 +95,12 @@ async def test_publish_replaces_files_that_were_put_one_by_one(artifacts: Artifa
 
 async def test_a_publish_that_fails_changes_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
     await artifacts.publish("m", {"a": b"1"})
-    for files in ({"a": b"2", "b": tmp_path / "absent"}, {"a": b"2", "../b": b""}, {"a": b"2", "_SUCCESS": b""}):
+    wrong: tuple[dict[str, bytes | Path], ...] = (
+        {"a": b"2", "b": tmp_path / "absent"},
+        {"a": b"2", "../b": b""},
+        {"a": b"2", "_SUCCESS": b""},
+    )
+    for files in wrong:
         with pytest.raises(Rejected):
             await artifacts.publish("m", files)
         with pytest.raises(Rejected):

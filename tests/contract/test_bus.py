@@ -140,7 +140,7 @@ async def test_receive_keeps_to_its_limits(bus: Bus, topic: str) -> None:
             await subscription.receive(limit=0)
     await bus.publish(f"{topic}-large", [Message(bytes(MAX_MESSAGE_BYTES))] * 30)
     async with bus.subscribe(f"{topic}-large", group="g") as subscription:
-        sizes = []
+        sizes: list[int] = []
         while sum(sizes) < 30:
             sizes.append(len(await take(subscription, 1)))
         assert max(sizes) <= 12

@@ -10,27 +10,23 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resources.datasets import Partition, midnight, to_us
+from resources.datasets import Partition
 from resources.errors import Rejected
 from resources.ledger import LedgerEntry
-from resources.records import CANDLE, TIME, TRADE
+from resources.records import CANDLE, TRADE
 from resources.settings import StoreKind, load_settings
 from resources.store import open_store
 from resources.store.port import Store, Stored
-
-DAY = date(2024, 8, 1)
-NEXT = DAY + timedelta(days=1)
-BTC = Partition("trades", "BTCUSDT", DAY)
+from tests.contract.rows import BTC, DAY, NEXT, candles, put, trades
 
 
 @asynccontextmanager
@@ -52,45 +48,6 @@ async def overrides(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
 async def store(overrides: dict[str, Any]) -> AsyncIterator[Store]:
     async with open_store(load_settings(**overrides)) as opened:
         yield opened
-
-
-def trades(ids: Any, *, price: float = 1.0, symbol: str = "BTCUSDT", day: date = DAY) -> pa.Table:
-    """One trade a second: trade `id` happens at second `id` of the day."""
-    numbers = np.asarray(list(ids), dtype=np.int64)
-    count = len(numbers)
-    columns = {
-        "symbol": pa.array([symbol] * count, pa.string()).dictionary_encode(),
-        "trade_id": numbers,
-        "time": pa.array(to_us(midnight(day)) + numbers * 1_000_000).cast(TIME),
-        "price": np.full(count, price),
-        "quantity": np.full(count, 0.5),
-        "first_trade_id": numbers * 2,
-        "last_trade_id": numbers * 2 + 1,
-        "is_buyer_maker": numbers % 2 == 0,
-    }
-    return pa.table(columns, schema=TRADE.schema)
-
-
-def candles(symbol: str, day: date, numbers: Any = range(288)) -> pa.Table:
-    at = to_us(midnight(day)) + np.asarray(list(numbers), dtype=np.int64) * 300_000_000
-    count = len(at)
-    floats = {f.name: np.arange(count, dtype=float) for f in CANDLE.fields if f.type == pa.float64()}
-    columns = {
-        "symbol": pa.array([symbol] * count).dictionary_encode(),
-        "interval": pa.array(["5m"] * count).dictionary_encode(),
-        "open_time": pa.array(at).cast(TIME),
-        "close_time": pa.array(at + 299_999_000).cast(TIME),
-        "trade_count": np.arange(count),
-        **floats,
-    }
-    return pa.table({name: columns[name] for name in CANDLE.schema.names}, schema=CANDLE.schema)
-
-
-async def put(store: Store, *tables: pa.Table, into: Partition = BTC, replace: bool = False) -> Stored:
-    async with store.ingest(into, replace=replace) as ingest:
-        for table in tables:
-            await ingest.append(table)
-        return await ingest.commit()
 
 
 async def held(store: Store, partition: Partition = BTC) -> dict[int, float]:
@@ -148,10 +105,14 @@ async def test_nothing_is_visible_before_commit_or_without_it(store: Store) -> N
 
 async def test_an_exception_inside_an_ingest_keeps_what_was_there(store: Store) -> None:
     before = await put(store, trades(range(5)))
-    with pytest.raises(RuntimeError, match="source broke"):
+
+    async def broken() -> None:
         async with store.ingest(BTC, replace=True) as ingest:
             await ingest.append(trades([9]))
             raise RuntimeError("source broke")
+
+    with pytest.raises(RuntimeError, match="source broke"):
+        await broken()
     assert await store.stored(BTC) == before
 
 
@@ -472,7 +433,9 @@ async def test_readers_see_old_or_new_and_never_a_mix(store: Store) -> None:
 
 WRITER = """
 import asyncio, json, sys
-from tests.contract.test_store import BTC, load_settings, open_store, put, trades
+from resources.settings import load_settings
+from resources.store import open_store
+from tests.contract.rows import BTC, put, trades
 
 async def main(overrides, number, mode):
     async with open_store(load_settings(**overrides)) as store:
