@@ -29,14 +29,21 @@ INSTANCE_CONFIG = """\
 # The Dagster instance of one machine: SQLite below this folder. Written once; change it as you like.
 telemetry:
   enabled: false
+event_log_storage:
+  module: streamforge_assets.event_log
+  class: EventLogStorage
+  config:
+    base_dir: {home}/history/runs/
 nux:
   enabled: false
 concurrency:
   runs:
     max_concurrent_runs: 2
 retention:
-  sensor: {purge_after_days: 7}
-  schedule: {purge_after_days: 90}
+  sensor:
+    purge_after_days: 7
+  schedule:
+    purge_after_days: 90
 """
 
 WORKSPACE = """\
@@ -55,7 +62,7 @@ def dagster_home(settings: Settings) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         for name, text in (("dagster.yaml", INSTANCE_CONFIG), ("workspace.yaml", WORKSPACE)):
             if not (home / name).exists():
-                (home / name).write_text(text)
+                (home / name).write_text(text.replace("{home}", str(home)))
     except OSError as error:
         raise Unavailable(
             f"the folder {home} cannot be written ({error.strerror}); set STREAMFORGE_HOME to one that can"

@@ -80,40 +80,41 @@ def spans(positions: NDArray[np.int64], step: int) -> list[Span]:
 
 
 def without_trades(
-    missing: Sequence[Span], trade_times: NDArray[np.int64], ids: IdScan, step: int, source: str
+    missing: Sequence[Span], ids: NDArray[np.int64], times: NDArray[np.int64], step: int, source: str
 ) -> list[Explained]:
     """Explain missing candles by the trades of their day.
 
-    A candle is explained when its day's trade ids have no hole and none of the trades lies in its interval.
+    A candle is explained when no trade lies in its interval and the trades before and after it have
+    consecutive ids, so that none can have been lost there.
 
     Args:
         missing: runs of open times, ms.
-        trade_times: times of all the day's trades, ms, ascending, shape (n,).
-        ids: the scan of the same trades' ids; a hole among them explains nothing.
+        ids: ids of the day's trades, ascending, shape (n,).
+        times: times of the same trades, ms, shape (n,).
         step: the candle's length, ms.
         source: where the trades were read, for the evidence.
     """
-    if ids.holes or not ids.ordered:
-        return []
     explained: list[Explained] = []
     for run in missing:
         slots = np.arange(run.first, run.last + 1, step, dtype=np.int64)
-        inside = np.searchsorted(trade_times, slots + step) - np.searchsorted(trade_times, slots)
-        for quiet in spans(slots[inside == 0], step):
-            at = int(np.searchsorted(trade_times, quiet.first))
-            evidence = f"{source}: {_around(at, ids)}"
-            explained.append(Explained(**quiet.model_dump(), reason="no trades", evidence=evidence))
+        at = np.searchsorted(times, slots)
+        quiet = np.searchsorted(times, slots + step) == at
+        inner = quiet & (at > 0) & (at < len(ids))
+        quiet[inner] = ids[at[inner]] - ids[at[inner] - 1] == 1
+        for span in spans(slots[quiet], step):
+            evidence = f"{source}: {_around(int(np.searchsorted(times, span.first)), ids)}"
+            explained.append(Explained(**span.model_dump(), reason="no trades", evidence=evidence))
     return explained
 
 
-def _around(at: int, ids: IdScan) -> str:
-    if ids.first is None or ids.last is None:
+def _around(at: int, ids: NDArray[np.int64]) -> str:
+    if len(ids) == 0:
         return "the day has no trades"
     if at == 0:
-        return f"trade {ids.first}, the day's first, is later"
-    if at == ids.rows:
-        return f"trade {ids.last}, the day's last, is earlier"
-    return f"trades {ids.first + at - 1} and {ids.first + at} follow each other across it"
+        return f"trade {ids[0]}, the day's first, is later"
+    if at == len(ids):
+        return f"trade {ids[-1]}, the day's last, is earlier"
+    return f"trades {ids[at - 1]} and {ids[at]} follow each other across it"
 
 
 def subtract(missing: Iterable[Span], explained: Iterable[Span], step: int) -> list[Span]:

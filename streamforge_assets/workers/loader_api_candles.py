@@ -14,7 +14,6 @@ from resources.errors import Rejected, Unavailable
 from resources.ledger import Explained, Span
 from resources.pages import DayReport
 from streamforge_assets.market.completeness import (
-    IdScan,
     missing_candles,
     spans,
     subtract,
@@ -66,7 +65,7 @@ async def explain(day: Day, missing: Sequence[Span]) -> list[Explained]:
     stored = await day.ports.store.ledger(TRADES.name, partition.symbol, partition.day, day.partition.end.date())
     if stored and stored[0].complete and not stored[0].accepted_by:
         ids, times = await _scan(day.ports.store.scan(partition, ["trade_id", "time"]))
-        return without_trades(missing, times, ids, step, "stored trades")
+        return without_trades(missing, ids, times, step, "stored trades")
     explained: list[Explained] = []
     if len(missing) <= ASKED_ONE_BY_ONE:
         explained = await _ask_trades(day, missing, step)
@@ -134,19 +133,22 @@ async def _read_archive_trades(day: Day, missing: Sequence[Span], step: int) -> 
                 return []
             other = Day(day.partition, file, "", day.job, day.ports)
             ids, times = await _scan(other.archive_tables())
-            return without_trades(missing, times, ids, step, "archived trades")
+            return without_trades(missing, ids, times, step, "archived trades")
     except (Rejected, Unavailable) as error:
         log.warning("%s: its absent candles cannot be explained: %s", day.partition, error)
         return []
 
 
-async def _scan(tables: AsyncIterator[pa.Table | pa.RecordBatch]) -> tuple[IdScan, NDArray[np.int64]]:
-    """The scan of the ids and all the times (ms), read from trades as they stream by."""
-    ids, times = IdScan(), [np.empty(0, np.int64)]
+async def _scan(
+    tables: AsyncIterator[pa.Table | pa.RecordBatch],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ids and times (ms) of trades that stream by, ascending by id, each id once."""
+    ids, times = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     async for table in tables:
-        ids.feed(table.column("trade_id").to_numpy())
+        ids.append(np.asarray(table.column("trade_id").to_numpy()))
         times.append(_milliseconds(table.column("time")))
-    return ids, np.concatenate(times)
+    unique, at = np.unique(np.concatenate(ids), return_index=True)
+    return unique, np.concatenate(times)[at]
 
 
 def _milliseconds(column: pa.ChunkedArray | pa.Array) -> NDArray[np.int64]:

@@ -115,7 +115,10 @@ async def run_worker(job: Job, ports: Ports, work: Work) -> None:
 async def _work(job: Job, ports: Ports, work: Work, reporter: Reporter, commands: Subscription) -> str:
     try:
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(_obey(commands, job, reporter)), group.create_task(_beat(reporter))]
+            helpers = [
+                group.create_task(_obey(commands, job, reporter)),
+                group.create_task(_beat(reporter, ports.settings)),
+            ]
             try:
                 return await work(job, ports, reporter)
             finally:
@@ -151,9 +154,9 @@ async def _obey(commands: Subscription, job: Job, reporter: Reporter) -> None:
                 reporter.stop.set()
 
 
-async def _beat(reporter: Reporter) -> None:
+async def _beat(reporter: Reporter, settings: Settings) -> None:
     while True:
-        await asyncio.sleep(HEARTBEAT)
+        await asyncio.sleep(min(HEARTBEAT, settings.silence_limit / 3))
         await reporter.send("loading", f"{reporter.records} records")
 
 

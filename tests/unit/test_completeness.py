@@ -62,15 +62,18 @@ def test_an_absent_candle_is_explained_only_when_no_trade_lies_in_it():
     start = to_ms(DAY.start)
     missing = missing_candles(grid(DAY, FIVE)[5:], DAY, FIVE)
     times = np.array([start + 2 * STEP, start + 4 * STEP + 1, start + 6 * STEP])
-    explained = without_trades(missing, times, id_scan(np.array([7, 8, 9])), STEP, "trades")
+    explained = without_trades(missing, np.array([7, 8, 9]), times, STEP, "trades")
     assert covered(explained, STEP) == {start, start + STEP, start + 3 * STEP}
     assert covered(subtract(missing, explained, STEP), STEP) == {start + 2 * STEP, start + 4 * STEP}
     assert "trades 7 and 8 follow each other" in explained[1].evidence
 
 
-def test_trades_with_a_hole_explain_nothing():
+def test_a_hole_among_the_trades_explains_no_candle_across_it_but_those_elsewhere():
+    start = to_ms(DAY.start)
     missing = missing_candles(grid(DAY, FIVE)[5:], DAY, FIVE)
-    assert without_trades(missing, np.array([0, 1]), id_scan(np.array([7, 9])), STEP, "trades") == []
+    times = np.array([start, start + 2 * STEP, start + 4 * STEP])
+    explained = without_trades(missing, np.array([7, 9, 10]), times, STEP, "trades")
+    assert covered(explained, STEP) == {start + 3 * STEP}
 
 
 def test_many_spans_are_summed_up_without_losing_the_count():

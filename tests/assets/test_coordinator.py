@@ -1,0 +1,126 @@
+"""The coordinator heals: a worker that hangs, fails or dies is replaced by one that goes on from what is stored."""
+
+import asyncio
+import contextlib
+from datetime import date
+
+import pytest
+
+from resources.artifacts import open_artifacts
+from resources.bus import open_bus
+from resources.datasets import TRADES
+from resources.errors import Rejected, Unavailable
+from resources.exchange import open_exchange
+from resources.launcher import open_launcher
+from resources.store import open_store
+from streamforge_assets.workers.registry import in_process
+from streamforge_assets.workers.runtime import Ports
+from streamforge_assets.workflow.coordinator import Coordinator, WorkflowFailed
+from streamforge_assets.workflow.states import WORKFLOWS
+from tests.simulated import END, START, SYMBOL, assert_same, stored_rows, true_rows
+
+
+@contextlib.asynccontextmanager
+async def coordinator(settings, wrap):
+    """A coordinator whose workers pass through `wrap(entrypoint, store)`."""
+    async with (
+        open_bus(settings) as bus,
+        open_store(settings) as store,
+        open_exchange(settings) as exchange,
+        open_artifacts(settings),
+        open_launcher(settings, wrap(in_process(Ports(settings, bus, store, exchange)), store)) as launcher,
+    ):
+        yield Coordinator(settings, bus, store, launcher), store
+
+
+def broken(module, times, harm):
+    """Wrap an entrypoint: the first `times` starts of `module` come to `harm` instead."""
+    starts = []
+
+    def wrap(entrypoint, store):
+        async def run(spec):
+            if spec.module == module:
+                starts.append(spec.telemetry_id)
+                if len(starts) <= times:
+                    await harm(entrypoint, spec, store)
+                    return
+            await entrypoint(spec)
+
+        return run
+
+    return wrap, starts
+
+
+async def never_starts(entrypoint, spec, store):
+    await asyncio.Event().wait()
+
+
+async def falls_silent_half_way(entrypoint, spec, store):
+    """The worker is frozen once the first day is stored: no more events, still there."""
+    work = asyncio.ensure_future(entrypoint(spec))
+    try:
+        while not await store.ledger("trades", SYMBOL):
+            await asyncio.sleep(0.01)
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    await asyncio.Event().wait()
+
+
+async def fails(entrypoint, spec, store):
+    raise Unavailable("the disk is on fire")
+
+
+MODULES = ("loader_api_trades", "arango_connector")
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("harm", [never_starts, falls_silent_half_way])
+async def test_a_worker_that_falls_silent_is_replaced_and_the_result_is_the_truth(
+    settings, exchange, module, harm
+):
+    settings = settings.model_copy(update={"silence_limit": 1.0})
+    wrap, starts = broken(module, 1, harm)
+    async with coordinator(settings, wrap) as (made, store):
+        outcome = await made.collect(TRADES, SYMBOL, START, END)
+        assert outcome.failures == {}
+        document = await store.document(WORKFLOWS, outcome.workflow.queue_id)
+        assert document["state"] == "finished"
+        assert document["attempts"][module] == len(starts) == 2
+        assert len(await store.ledger("trades", SYMBOL)) == 3
+    rows = await stored_rows(settings, "trades", SYMBOL, START, END)
+    assert_same(rows, true_rows(exchange, "trades", SYMBOL, START, END))
+
+
+async def test_after_the_last_attempt_the_workflow_fails_with_the_cause(settings, exchange):
+    settings = settings.model_copy(update={"silence_limit": 0.3, "worker_attempts": 2})
+    wrap, starts = broken("arango_connector", 99, never_starts)
+    async with coordinator(settings, wrap) as (made, store):
+        with pytest.raises(
+            WorkflowFailed, match=r"arango-connector failed \(started 2 times\): no event for 0.3 s"
+        ):
+            await made.collect(TRADES, SYMBOL, date(2024, 8, 1), date(2024, 8, 2))
+        documents = await store.documents(WORKFLOWS)
+        assert [(d["state"], len(starts)) for d in documents] == [("failed", 2)]
+        assert "no event" in documents[0]["message"]
+
+
+async def test_cancelling_ends_the_workers_and_says_so(settings, exchange):
+    wrap, _ = broken("arango_connector", 99, never_starts)
+    async with coordinator(settings, wrap) as (made, store):
+        work = asyncio.ensure_future(made.collect(TRADES, SYMBOL, START, END))
+        while not await store.documents(WORKFLOWS):
+            await asyncio.sleep(0.01)
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert [d["state"] for d in await store.documents(WORKFLOWS)] == ["cancelled"]
+        assert all(state.state != "running" for state in (await made.launcher.states()).values())
+
+
+def test_an_unknown_worker_is_refused(settings):
+    from resources.launcher.port import WorkerSpec
+
+    with pytest.raises(Rejected, match="no worker called 'nobody'"):
+        asyncio.run(in_process(None)(WorkerSpec("nobody", "nobody__1")))
