@@ -29,6 +29,7 @@ test: $(READY)  ## lint, types, import rules and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/build.py --check
 	$(BIN)/pytest
 
 ui: $(READY)  ## Dagster's web UI on the collected data: http://127.0.0.1:3000

@@ -18,7 +18,8 @@ class EventLogStorage(SqliteEventLogStorage):
     """Dagster's own event log, with one SQLAlchemy engine for each file instead of one for each statement.
 
     An engine remembers the statements that it has compiled, and keeps a connection open. Closing the last
-    connection makes SQLite fold its write-ahead log into the file, which is most of what an event costs. Files, tables and locking are Dagster's: an instance can change between both.
+    connection makes SQLite fold its write-ahead log into the file, which is most of what an event costs.
+    Files, tables and locking are Dagster's: an instance can change between both.
     `tests/unit/test_event_log.py` fails when a new Dagster no longer calls `_connect`.
     """
 
@@ -44,5 +45,8 @@ def _engine(address: str) -> Engine:
         address,
         poolclass=QueuePool,
         pool_size=1,
-        connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},  # `_db_lock` lets one thread in at a time
+        connect_args={
+            "timeout": BUSY_TIMEOUT,
+            "check_same_thread": False,
+        },  # `_db_lock` lets one thread in at a time
     )

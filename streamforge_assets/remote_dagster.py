@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +118,7 @@ class RemoteDagster:
                 session.post(f"{self.url}/graphql", json={"query": query, "variables": variables}) as response,
             ):
                 answer = await response.json()
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             raise Unavailable(
                 f"no Dagster answers at {self.url} ({error}); start one with `streamforge ui`"
             ) from error

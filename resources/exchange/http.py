@@ -37,7 +37,7 @@ _PROBE_TIMEOUT = 3.0
 _USER_AGENT = "streamforge"
 
 
-class Passing(Exception):  # noqa: N818 - never leaves this package
+class Passing(Exception):
     """A failure that a repeat may cure. `reached` tells whether the host answered at all."""
 
     def __init__(self, message: str, *, reached: bool = True, garbage: bool = False) -> None:

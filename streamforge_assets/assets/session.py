@@ -19,7 +19,8 @@ T = TypeVar("T")
 @dataclass
 class Session:
     """The resource `session`. What its steps did, and whether one was interrupted, is left here for a caller in
-    the same process."""
+    the same process.
+    """
 
     settings: Settings
     collected: list[Collected] = field(default_factory=list)

@@ -112,7 +112,7 @@ def _spawn(settings: Settings, port: int, log: IO[bytes]) -> subprocess.Popen[by
     command = [sys.executable, "-m", "streamforge_assets.simulator", "--port", str(port), "--home", str(home)]
     command += ["--symbols", str(settings.simulator_symbols), "--seed", str(settings.simulator_seed)]
     # The child ends when its standard input does, which also happens when this process is killed.
-    return subprocess.Popen(  # noqa: S603  # our own interpreter, our own arguments
+    return subprocess.Popen(  # our own interpreter, our own arguments
         [*command, "--until-input-ends"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

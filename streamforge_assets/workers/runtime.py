@@ -171,7 +171,7 @@ async def _commands(commands: Subscription, job: Job) -> list[ControlMessage]:
         except Rejected as error:
             log.warning("ignored: %s", error)
             continue
-        if command.queue_id == job.queue_id and command.target == job.target:
-            if command.telemetry_id in {"", job.telemetry_id}:
-                mine.append(command)
+        addressed = command.queue_id == job.queue_id and command.target == job.target
+        if addressed and command.telemetry_id in {"", job.telemetry_id}:
+            mine.append(command)
     return mine

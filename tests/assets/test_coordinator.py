@@ -1,4 +1,4 @@
-"""The coordinator heals: a worker that hangs, fails or dies is replaced by one that goes on from what is stored."""
+"""The coordinator heals: a worker that hangs or fails is replaced by one that goes on from what is stored."""
 
 import asyncio
 import contextlib

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from resources.datasets import parse_dataset
-from tests.simulated import END, START, CONFIG, assert_same, stored_rows, true_rows
+from tests.simulated import CONFIG, END, START, assert_same, stored_rows, true_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 DATASETS = ["trades", "candles_5m"]
@@ -62,9 +62,13 @@ def test_killed_at_twenty_random_moments_the_same_command_ends_at_the_truth(sett
     for _ in range(KILLS):
         have = partitions_stored(settings)
         process = start_backfill(settings)
-        wait_until(lambda: (settings.home / "bus.sqlite").exists() or process.poll() is not None)
+        wait_until(lambda process=process: (settings.home / "bus.sqlite").exists() or process.poll() is not None)
         target = have + chance.choice([0, 0, 1, 1, 2])
-        wait_until(lambda: partitions_stored(settings) >= target or process.poll() is not None)
+        wait_until(
+            lambda process=process, target=target: (
+                partitions_stored(settings) >= target or process.poll() is not None
+            )
+        )
         time.sleep(chance.uniform(0, 0.4))
         process.kill()
         process.wait()

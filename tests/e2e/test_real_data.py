@@ -8,10 +8,10 @@ from datetime import date
 
 import pytest
 
+from resources.datasets import candles
 from resources.settings import Settings
 from streamforge_assets.client import StreamForge
 from streamforge_assets.market.agreement import compare
-from resources.datasets import candles
 from tests.real_data import real_archive
 from tests.simulated import stored_rows
 

@@ -30,7 +30,7 @@ def covered(runs, step=1):
 def test_holes_between_ids_are_found_however_the_rows_are_cut(ids, cuts):
     ordered = np.array(sorted(ids), dtype=np.int64)
     scan = IdScan()
-    for chunk in np.split(ordered, sorted(set(min(cut, len(ordered)) for cut in cuts))):
+    for chunk in np.split(ordered, sorted({min(cut, len(ordered)) for cut in cuts})):
         scan.feed(chunk)
     assert covered(scan.holes) == set(range(min(ids), max(ids) + 1)) - ids
     assert (scan.rows, scan.first, scan.last, scan.ordered) == (len(ids), min(ids), max(ids), True)

@@ -65,7 +65,7 @@ def test_candles_equal_a_plain_decimal_computation(drawn):
 
 def test_sums_beyond_what_a_float_holds_exactly_are_still_the_nearest_float():
     big = Decimal("92233720.36854775")
-    table = resample(trades([(0, Decimal("1"), big, False)] * 3), candles("1m"))
+    table = resample(trades([(0, Decimal(1), big, False)] * 3), candles("1m"))
     assert table["volume"][0].as_py() == float(3 * big)
 
 
