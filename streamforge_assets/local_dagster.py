@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 DAYS_A_RUN = 92
 OPENING_LIMIT = 60.0
+LEAST_ROOM = 1024**2
 PROCESS_TAG = "streamforge/process"
 
 INSTANCE_CONFIG = """\
@@ -89,7 +91,9 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
             yield instance
     except (SQLAlchemyError, Timeout) as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        hint = "; make space on that disk" if "full" in cause else ""
+        # SQLite calls a full disk an I/O error where it cannot even make its shared memory.
+        full = "full" in cause or shutil.disk_usage(home).free < LEAST_ROOM
+        hint = "; there is no space left on that disk, make some and repeat" if full else ""
         raise Unavailable(f"Dagster's instance in {home} cannot be used: {cause}{hint}") from error
 
 

@@ -118,7 +118,9 @@ async def _outlast(tasks: Mapping[str, asyncio.Task[None]], timeout: float) -> d
 def _report(task: asyncio.Task[None]) -> None:
     # Asking for the exception also keeps asyncio from complaining that nobody did.
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.warning("%s failed: %s", task.get_name(), _cause(error), exc_info=error)
+        # Our own errors are sentences; only an unexpected one needs its traceback.
+        shown = None if isinstance(error, StreamForgeError) else error
+        _log.warning("%s failed: %s", task.get_name(), _cause(error), exc_info=shown)
 
 
 def _cause(error: BaseException) -> str:
