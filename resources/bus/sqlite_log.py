@@ -6,6 +6,7 @@ number, so a topic is one contiguous range of the table, and reading it in order
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -13,20 +14,21 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from resources.bus.port import Delivery, Message, Start
+from resources.bus.value_files import LARGE, ValueFiles, ValuePlace, ValueReader
 from resources.errors import Rejected, StreamForgeError, Unavailable
 
 BATCH_BYTES: Final = 8_000_000
 """About how much one read returns; it always returns at least one message."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _OFFSET_BITS: Final = 40
 _PAGE: Final = 16_384
 _WAL_PAGES: Final = 2_000
@@ -39,11 +41,12 @@ BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS topics (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, next_offset INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY, timestamp REAL NOT NULL, key TEXT NOT NULL, headers TEXT, value BLOB NOT NULL);
+    id INTEGER PRIMARY KEY, timestamp REAL NOT NULL, key TEXT NOT NULL, headers TEXT, value BLOB,
+    position INTEGER, size INTEGER, checksum INTEGER);
 CREATE TABLE IF NOT EXISTS groups (
     topic TEXT NOT NULL, name TEXT NOT NULL, holder TEXT NOT NULL, position INTEGER,
     PRIMARY KEY (topic, name)) WITHOUT ROWID;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 COMMIT;
 """
 
@@ -78,6 +81,7 @@ class LogFile:
     def __init__(self, path: Path, *, patience: float) -> None:
         self._path = path
         self._patience = patience
+        self._values = ValueFiles(path.with_name(f"{path.name}.values"))
         with _turns_lock:
             self._turn = _turns.setdefault(path, _Turn())
         with self._translated():
@@ -97,21 +101,28 @@ class LogFile:
 
     def append(self, topic: str, batch: Sequence[Message]) -> None:
         """Add `batch` to the end of `topic` in one transaction."""
-        rows = [
-            (message.key, json.dumps(dict(message.headers)) if message.headers else None, message.value)
-            for message in batch
-        ]
         with self._transaction() as db:
             topic_id, first = db.execute(
                 "INSERT INTO topics (name, next_offset) VALUES (?1, ?2) ON CONFLICT (name)"
                 " DO UPDATE SET next_offset = next_offset + ?2 RETURNING id, next_offset - ?2",
-                (topic, len(rows)),
+                (topic, len(batch)),
             ).fetchone()
-            now = time.time()
             db.executemany(
-                "INSERT INTO messages (id, timestamp, key, headers, value) VALUES (?, ?, ?, ?, ?)",
-                ((number, now, *row) for number, row in enumerate(rows, _row_id(topic_id, first))),
+                "INSERT INTO messages (id, timestamp, key, headers, value, position, size, checksum)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                self._rows(batch, topic_id, first),
             )
+
+    def _rows(self, batch: Sequence[Message], topic_id: int, first: int) -> Iterator[tuple[object, ...]]:
+        now = time.time()
+        with self._values.appending(topic_id) as file:
+            for number, message in enumerate(batch, _row_id(topic_id, first)):
+                headers = json.dumps(dict(message.headers)) if message.headers else None
+                if len(message.value) < LARGE:
+                    yield number, now, message.key, headers, message.value, None, None, None
+                else:
+                    place = file.append(message.value)
+                    yield number, now, message.key, headers, None, place.position, place.size, place.checksum
 
     def claim(self, place: Place, start: Start) -> int:
         """Make `place.holder` the group's only reader, and return the offset where it begins."""
@@ -152,19 +163,34 @@ class LogFile:
                 return []
             base = _row_id(found[0], 0)
             rows = db.execute(
-                "SELECT id, timestamp, key, headers, value FROM messages WHERE id >= ? AND id < ?"
-                " ORDER BY id LIMIT ?",
+                "SELECT id, timestamp, key, headers, value, position, size, checksum FROM messages"
+                " WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
                 (base + position, _row_id(found[0] + 1, 0), limit),
             )
-            batch: list[Delivery] = []
-            size = 0
-            for number, timestamp, key, headers, value in rows:
-                message = Message(value, key, json.loads(headers) if headers else {})
-                batch.append(Delivery(place.topic, 0, number - base, timestamp, message))
-                size += len(value)
-                if size >= BATCH_BYTES:
-                    break
-            return batch
+            with self._values.reading(found[0]) as file:
+                try:
+                    return self._deliveries(place, base, rows, file)
+                except FileNotFoundError as error:
+                    raise _deleted(place) from error
+
+    def _deliveries(
+        self, place: Place, base: int, rows: Iterable[tuple[Any, ...]], file: ValueReader
+    ) -> list[Delivery]:
+        batch: list[Delivery] = []
+        size = 0
+        for number, timestamp, key, headers, inline, *where in rows:
+            value = inline if inline is not None else file.read(ValuePlace(*where))
+            if value is None:
+                raise Rejected(
+                    f"message {number - base} of {place.topic} was lost, as when the machine loses power; collect"
+                    f" again, and move {self._path} away if that does not help"
+                )
+            message = Message(value, key, json.loads(headers) if headers else {})
+            batch.append(Delivery(place.topic, 0, number - base, timestamp, message))
+            size += len(value)
+            if size >= BATCH_BYTES:
+                break
+        return batch
 
     def end(self, topic: str) -> int | None:
         """Return the offset of the next message, or None without a topic."""
@@ -209,6 +235,7 @@ class LogFile:
                     (_row_id(dropped[0], 0), _row_id(dropped[0] + 1, 0), _SWEEP_MESSAGES),
                 ).rowcount
                 if removed < _SWEEP_MESSAGES:
+                    self._values.drop(dropped[0])
                     db.execute("DELETE FROM topics WHERE id = ?", dropped)
                 return True
         with self._writing():
@@ -261,7 +288,7 @@ class LogFile:
             "SELECT holder FROM groups WHERE topic = ? AND name = ?", (place.topic, place.group)
         ).fetchone()
         if found is None:
-            raise Rejected(f"the topic {place.topic} was deleted while {place.group} read it; subscribe again")
+            raise _deleted(place)
         if found[0] != place.holder:
             raise Rejected(
                 f"another subscription of {place.group} to {place.topic} has taken over; this one must end"
@@ -306,6 +333,8 @@ class LogFile:
         except sqlite3.Error as error:
             raise self._explained(error) from error
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise self._no_room() from error
             raise self._unusable(error.strerror or str(error)) from error
 
     def _explained(self, error: sqlite3.Error) -> StreamForgeError:
@@ -313,9 +342,7 @@ class LogFile:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return self._locked()
             case code if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._disk_is_full()):
-                return Unavailable(
-                    f"there is no room on the disk of the event bus, {self._path}; free some and repeat"
-                )
+                return self._no_room()
             case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
                 return self._unusable(str(error))
             case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
@@ -329,6 +356,9 @@ class LogFile:
             return shutil.disk_usage(self._path.parent).free < _PAGE
         except OSError:
             return False
+
+    def _no_room(self) -> Unavailable:
+        return Unavailable(f"there is no room on the disk of the event bus, {self._path}; free some and repeat")
 
     def _locked(self) -> Unavailable:
         return Unavailable(
@@ -344,6 +374,10 @@ class LogFile:
             f"the event bus cannot write its file {self._path}: {reason}; make the folder writable, or set"
             " STREAMFORGE_HOME to one that is, such as /data/sf"
         )
+
+
+def _deleted(place: Place) -> Rejected:
+    return Rejected(f"the topic {place.topic} was deleted while {place.group} read it; subscribe again")
 
 
 def _row_id(topic_id: int, offset: int) -> int:
