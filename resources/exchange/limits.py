@@ -76,13 +76,18 @@ class WeightBudget:
         return f"X-MBX-USED-WEIGHT-{self.seconds // 60}M"
 
     def learn(self, rate_limits: Sequence[Mapping[str, object]]) -> None:
-        """Take the limit from `exchangeInfo.rateLimits`; without a usable one the old limit stays."""
+        """Take the limit from `exchangeInfo.rateLimits`; without a usable one the old limit stays.
+
+        It is kept in the state file, for those who start later.
+        """
         for rule in rate_limits:
             limit, minutes = rule.get("limit"), rule.get("intervalNum", 1)
             if rule.get("rateLimitType") != "REQUEST_WEIGHT" or rule.get("interval") != "MINUTE":
                 continue
             if isinstance(limit, int) and isinstance(minutes, int) and limit > 0 and minutes > 0:
                 self.limit, self.seconds = limit, 60 * minutes
+                with self._state.change() as state:
+                    state.limit, state.seconds = self.limit, self.seconds
                 return
 
     def set_clock(self, server: float, sent: float, received: float) -> None:
@@ -101,11 +106,6 @@ class WeightBudget:
             Rejected: the weight exceeds what a whole window allows.
             RateLimited: the exchange refuses requests for longer than `PATIENCE` seconds.
         """
-        if weight > self.allowed:
-            raise Rejected(
-                f"a request of weight {weight} can never be sent: {self.allowed} is allowed in "
-                f"{self.seconds} seconds; raise STREAMFORGE_WEIGHT_SHARE or ask for less"
-            )
         async with self._turn:
             while True:
                 grant, wait = self._try(weight)
@@ -154,6 +154,14 @@ class WeightBudget:
                     )
                 return None, blocked
             state.blocked_until, state.banned = 0.0, False
+            if state.limit:
+                # Told to another process, or to this one before it started again: 1200 would be used up at once.
+                self.limit, self.seconds = state.limit, state.seconds
+            if weight > self.allowed:
+                raise Rejected(
+                    f"a request of weight {weight} can never be sent: {self.allowed} is allowed in "
+                    f"{self.seconds} seconds; raise STREAMFORGE_WEIGHT_SHARE or ask for less"
+                )
             windows = self._windows()
             state.used = {key: used for key, used in state.used.items() if int(key) >= min(windows)}
             for flying in self._flying:

@@ -25,11 +25,14 @@ _LOCK_SECONDS = 10.0
 class State:
     """The shared facts. Times are seconds since the epoch, by this machine's clock.
 
-    `used` is request weight per window of the exchange's clock (window number as text); `silent` holds, per
-    host role, until when it counts as unreachable, when it may be tried again, and why.
+    `used` is request weight per window of the exchange's clock (window number as text). `limit` is the weight
+    allowed in a window of `seconds`, as the exchange told it last; 0 until it has. `silent` holds, per host
+    role, until when it counts as unreachable, when it may be tried again, and why.
     """
 
     used: dict[str, int] = field(default_factory=dict)
+    limit: int = 0
+    seconds: int = 60
     blocked_until: float = 0.0
     banned: bool = False
     silent: dict[str, tuple[float, float, str]] = field(default_factory=dict)
@@ -99,6 +102,8 @@ def _decode(data: dict[str, object]) -> State:
         raise TypeError("not a state")
     return State(
         used={str(window): int(weight) for window, weight in used.items()},
+        limit=int(str(data["limit"])),
+        seconds=int(str(data["seconds"])),
         blocked_until=float(str(data["blocked_until"])),
         banned=bool(data["banned"]),
         silent={str(k): (float(until), float(again), str(why)) for k, (until, again, why) in silent.items()},

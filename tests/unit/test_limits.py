@@ -99,6 +99,18 @@ async def test_the_share_is_kept_and_learnt_limits_count(tmp_path: Path) -> None
     assert shared.allowed == 5700
 
 
+async def test_a_budget_that_starts_later_knows_the_limit_that_was_told(tmp_path: Path) -> None:
+    """Each command starts one. Without the limit, one in the same minute waited for the next, half a minute idle."""
+    clock = Time(START + 1)
+    told = budget(tmp_path, clock, limit=6000)
+    told.release(await told.acquire(3000))
+    later = WeightBudget(StateFile(tmp_path, "https://exchange"), clock=clock, sleep=clock.sleep)
+    task = asyncio.ensure_future(later.acquire(2000))
+    await clock.run(task)
+    assert clock.now == START + 1
+    assert later.allowed == 6000
+
+
 async def test_a_weight_that_can_never_fit_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="101 can never be sent: 100 is allowed"):
         await budget(tmp_path, Time()).acquire(101)
