@@ -100,7 +100,7 @@ async def test_the_share_is_kept_and_learnt_limits_count(tmp_path: Path) -> None
 
 
 async def test_a_budget_that_starts_later_knows_the_limit_that_was_told(tmp_path: Path) -> None:
-    """Each command starts one. Without the limit, one in the same minute waited for the next, half a minute idle."""
+    """Each command starts one. Without the limit, it waited for the next minute."""
     clock = Time(START + 1)
     told = budget(tmp_path, clock, limit=6000)
     told.release(await told.acquire(3000))
