@@ -60,8 +60,8 @@ async def _measure() -> list[Result]:
 
 async def _direct(settings: Settings, symbols: list[str]) -> float:
     began = time.process_time()
-    for symbol in symbols:
-        async with open_platform(settings) as platform:
+    async with open_platform(settings) as platform:
+        for symbol in symbols:
             for name in DATASETS:
                 wanted = [Partition(name, symbol, day) for day in days(START, START + DAYS * DAY)]
                 for item in await collect_partitions(platform, parse_dataset(name), wanted):

@@ -220,6 +220,7 @@ class StreamForge:
             portal.wrap_async_context_manager(_prepared(self.settings, request)),
             portal.wrap_async_context_manager(watch(self.settings, bar.hear)),
             self._instance() as instance,
+            session.kept_open(),
         ):
             run_backfill(instance, session, request, refresh=refresh, accepted_by=accepted_by)
         return {item.partition: item.failure for item in session.collected if item.failure}

@@ -25,10 +25,23 @@ class Session:
     settings: Settings
     collected: list[Collected] = field(default_factory=list)
     interrupted: bool = False
+    _kept: OpenPlatform | None = field(default=None, init=False)
+
+    @contextlib.contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Open the platform once for every step inside the block."""
+        with self.platform() as self._kept:
+            try:
+                yield
+            finally:
+                self._kept = None
 
     @contextlib.contextmanager
     def platform(self) -> Iterator[OpenPlatform]:
         """Open the platform on an event loop of its own thread, which works under a running loop too."""
+        if self._kept is not None:
+            yield self._kept
+            return
         with (
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(open_platform(self.settings)) as platform,
