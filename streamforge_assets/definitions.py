@@ -2,16 +2,17 @@
 
 import dagster as dg
 
+from resources.datasets import TRADES, candles
 from resources.settings import Settings, load_settings
-from streamforge_assets.assets.candles import candles_asset
+from streamforge_assets.assets.market_data import market_asset
 from streamforge_assets.assets.session import Session
-from streamforge_assets.assets.trades import trades_asset
 from streamforge_assets.schedules import daily_market_data
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
     """The assets, schedules and resources that `settings` ask for."""
-    market = [trades_asset(settings), *(candles_asset(settings, interval) for interval in settings.intervals)]
+    datasets = [TRADES, *(candles(interval) for interval in settings.intervals)]
+    market = [market_asset(settings, dataset) for dataset in datasets]
     return dg.Definitions(
         assets=market,
         schedules=[daily_market_data(market)],

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import psutil
 from filelock import FileLock, Timeout
 
-from resources.datasets import Dataset
 from resources.errors import Unavailable
 from resources.settings import Settings
 from streamforge_assets.request import Request
@@ -127,11 +126,12 @@ def run_backfill(
     """
     import dagster as dg
 
+    from streamforge_assets.assets.market_data import market_asset
     from streamforge_assets.partitions import market_key
 
     end_lost_runs(instance)
     add_symbols(instance, request.symbols)
-    assets = _assets(session.settings, request.datasets)
+    assets = [market_asset(session.settings, dataset) for dataset in request.datasets]
     config = {"config": {"refresh": refresh, "accept_gaps_by": accepted_by}}
     run_config = {
         "ops": {asset.node_def.name: config for asset in assets},
@@ -166,13 +166,3 @@ def end_lost_runs(instance: dg.DagsterInstance) -> None:
         process = run.tags.get(PROCESS_TAG)
         if process and not psutil.pid_exists(int(process)):
             instance.report_run_failed(run, f"its process {process} ended without finishing it")
-
-
-def _assets(settings: Settings, datasets: Sequence[Dataset]) -> list[dg.AssetsDefinition]:
-    from streamforge_assets.assets.candles import candles_asset
-    from streamforge_assets.assets.trades import trades_asset
-
-    return [
-        candles_asset(settings, dataset.interval) if dataset.interval else trades_asset(settings)
-        for dataset in datasets
-    ]

@@ -1,4 +1,4 @@
-"""What the market assets share: collect the run's partitions, report each of them, fail those with holes."""
+"""The assets `market/trades` and `market/candles_<interval>`: collect, report each partition, name the holes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from pydantic import Field
 
 from resources.datasets import Dataset, Partition
 from resources.ledger import LedgerEntry
+from resources.settings import Settings
 from streamforge_assets.assets.session import Session
-from streamforge_assets.partitions import market_key, parse_market_keys
+from streamforge_assets.partitions import market, market_key, parse_market_keys
 from streamforge_assets.workflow.collection import Collected, collect_partitions
 from streamforge_assets.workflow.examination import Examination, examine
 from streamforge_assets.workflow.platform import Platform
@@ -39,7 +40,37 @@ class _Seen:
     examination: Examination | None
 
 
-def collect_asset(
+def market_asset(settings: Settings, dataset: Dataset) -> dg.AssetsDefinition:
+    """One dataset by day and symbol: every row that the exchange has, or the holes named."""
+    key = dg.AssetKey([GROUP, dataset.name])
+
+    @dg.asset(
+        key=key,
+        group_name=GROUP,
+        partitions_def=market(settings),
+        backfill_policy=BACKFILL,
+        output_required=False,
+        check_specs=_check_specs(dataset, key),
+        kinds={"parquet"},
+        # Trades come before candles within a run: they explain candles that are absent.
+        op_tags={} if dataset.interval else {"dagster/priority": "1"},
+        description=_describe(dataset),
+    )
+    def collect(
+        context: dg.AssetExecutionContext, config: CollectConfig, session: dg.ResourceParam[Session]
+    ) -> Iterator[dg.AssetCheckResult]:
+        yield from _collect(context, dataset, session, config)
+
+    return collect
+
+
+def _describe(dataset: Dataset) -> str:
+    if dataset.interval:
+        return f"Candles of {dataset.interval} of one symbol on one UTC day, complete by open time."
+    return "Aggregate trades of one symbol on one UTC day, complete by trade id."
+
+
+def _collect(
     context: dg.AssetExecutionContext, dataset: Dataset, session: Session, config: CollectConfig
 ) -> Iterator[dg.AssetCheckResult]:
     """Collect every partition of the run and tell Dagster what became of each.
@@ -80,7 +111,7 @@ def collect_asset(
     )
 
 
-def check_specs(dataset: Dataset, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+def _check_specs(dataset: Dataset, key: dg.AssetKey) -> list[dg.AssetCheckSpec]:
     """The checks that travel with a market asset's materialisation."""
     return [
         dg.AssetCheckSpec(name, asset=key, description=text, blocking=name == "complete")

@@ -30,7 +30,8 @@ class Session:
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
         """Open the platform once for every step inside the block."""
-        with self.platform() as self._kept:
+        with self.platform() as opened:
+            self._kept = opened
             try:
                 yield
             finally:

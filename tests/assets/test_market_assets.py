@@ -5,11 +5,10 @@ from datetime import UTC, date, datetime
 import dagster as dg
 import pytest
 
-from resources.datasets import Partition
+from resources.datasets import TRADES, Partition, candles
 from resources.settings import Settings
-from streamforge_assets.assets.candles import candles_asset
+from streamforge_assets.assets.market_data import market_asset
 from streamforge_assets.assets.session import Session
-from streamforge_assets.assets.trades import trades_asset
 from streamforge_assets.definitions import build_definitions
 from streamforge_assets.local_dagster import open_instance
 from streamforge_assets.partitions import market_key
@@ -24,7 +23,7 @@ def materialise(settings: Settings, instance: dg.DagsterInstance, days=DAYS):
     session = Session(settings)
     instance.add_dynamic_partitions("symbols", [SYMBOL])
     result = dg.materialize(
-        [trades_asset(settings), candles_asset(settings, "5m")],
+        [market_asset(settings, TRADES), market_asset(settings, candles("5m"))],
         instance=instance,
         resources={"session": session},
         raise_on_error=False,
@@ -133,7 +132,7 @@ def test_definitions_load_offline_with_an_empty_environment(monkeypatch):
 
 
 def test_the_daily_schedule_asks_for_the_day_that_has_ended(settings):
-    schedule = daily_market_data([trades_asset(settings)])
+    schedule = daily_market_data([market_asset(settings, TRADES)])
     with open_instance(settings) as instance:
         instance.add_dynamic_partitions("symbols", ["BTCUSDT", "ETHUSDT"])
         context = dg.build_schedule_context(
