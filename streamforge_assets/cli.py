@@ -15,9 +15,9 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-import click
 import stamina.instrumentation
 import typer
+from typer.exceptions import Abort, Exit, TyperException
 
 from resources.errors import StreamForgeError
 from resources.settings import load_settings
@@ -238,9 +238,9 @@ def main() -> None:
     """Run the command and turn whatever ends it into one sentence and an exit code."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Exit as leave:
+    except Exit as leave:
         code = leave.exit_code
-    except click.ClickException as error:
+    except TyperException as error:
         _say(f"streamforge: {error.format_message()}")
         code = error.exit_code
     except StreamForgeError as error:
@@ -251,7 +251,7 @@ def main() -> None:
     except OSError as error:
         _say(f"streamforge: {error.filename or 'a file'} cannot be used: {error.strerror or error}")
         code = 1
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
         _say("stopped; nothing that was stored is lost, and the same command goes on from here")

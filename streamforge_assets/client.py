@@ -16,8 +16,6 @@ from anyio.from_thread import start_blocking_portal
 
 from resources.datasets import TRADES, Dataset, Partition, candles, days, midnight, parse_dataset
 from resources.errors import Rejected, StreamForgeError, Unavailable
-from resources.exchange import open_exchange
-from resources.exchange.port import Exchange
 from resources.ledger import LedgerEntry
 from resources.settings import Settings, load_settings
 from resources.store import open_store
@@ -26,8 +24,8 @@ from resources.store.port import Store
 from streamforge_assets.export import export_rows
 from streamforge_assets.progress import PartitionBar, watch
 from streamforge_assets.request import Request, check_symbols, check_with_exchange, parse_day, parse_request
-from streamforge_assets.simulator.process import running
 from streamforge_assets.status import Status, read_status
+from streamforge_assets.workflow.platform import reachable_exchange
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -88,7 +86,7 @@ class StreamForge:
             check_symbol_text(symbol)
 
         async def check() -> None:
-            async with _exchange(self.settings) as exchange:
+            async with reachable_exchange(self.settings) as exchange:
                 with contextlib.suppress(Unavailable):  # said by the exchange's client; the archive may serve
                     await check_symbols(symbols, exchange)
 
@@ -110,7 +108,7 @@ class StreamForge:
         """Return the symbols that the exchange trades, sorted. Raises Unavailable when it cannot be asked."""
 
         async def ask() -> list[str]:
-            async with _exchange(self.settings) as exchange:
+            async with reachable_exchange(self.settings) as exchange:
                 return await exchange.symbols()
 
         return self._run(ask)
@@ -293,17 +291,9 @@ def connect(dagster_url: str | None = None, **settings: object) -> StreamForge:
 
 
 @contextlib.asynccontextmanager
-async def _exchange(settings: Settings) -> AsyncIterator[Exchange]:
-    async with contextlib.AsyncExitStack() as stack:
-        if settings.exchange == "simulated":
-            await stack.enter_async_context(running(settings))
-        yield await stack.enter_async_context(open_exchange(settings))
-
-
-@contextlib.asynccontextmanager
 async def _prepared(settings: Settings, request: Request) -> AsyncIterator[None]:
     """Check the request with the exchange; keep a simulated one running meanwhile."""
-    async with _exchange(settings) as exchange:
+    async with reachable_exchange(settings) as exchange:
         await check_with_exchange(request, exchange)
         yield
 

@@ -14,10 +14,10 @@ from resources.bus import open_bus
 from resources.bus.port import Message
 from resources.datasets import DAY, TRADES
 from resources.errors import StreamForgeError
-from resources.exchange import open_exchange
 from resources.settings import Settings
 from resources.store import open_store
 from streamforge_assets.local_dagster import dagster_home
+from streamforge_assets.workflow.platform import reachable_exchange
 
 Grade = Literal["ok", "warn", "fail"]
 LOW_DISK = 2 * 1024**3
@@ -86,13 +86,13 @@ async def _artifacts(settings: Settings) -> tuple[Grade, str]:
 
 async def _archive(settings: Settings) -> tuple[Grade, str]:
     day = datetime.now(UTC).date() - 3 * DAY
-    async with open_exchange(settings) as exchange:
+    async with reachable_exchange(settings) as exchange:
         found = await exchange.archive_checksum(TRADES, "BTCUSDT", day)
     return "ok", f"{settings.archive_address} {'has' if found else 'answers, but has no'} BTCUSDT of {day}"
 
 
 async def _rest(settings: Settings) -> tuple[Grade, str]:
-    async with open_exchange(settings) as exchange:
+    async with reachable_exchange(settings) as exchange:
         skew = (await exchange.now() - datetime.now(UTC)).total_seconds()
     return "ok", f"{settings.rest_address} answers; its clock is {skew:+.1f} s from ours"
 

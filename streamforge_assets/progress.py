@@ -45,7 +45,8 @@ class PartitionBar:
     def __init__(self, partitions: Iterable[Partition], *, shown: bool = True) -> None:
         self._open = set(partitions)
         self.rows = 0
-        self._bar = tqdm(total=len(self._open), unit="partition", disable=not shown, dynamic_ncols=True)
+        # The delay keeps an empty bar away from the sentence of a request that is refused.
+        self._bar = tqdm(total=len(self._open), unit="partition", disable=not shown, dynamic_ncols=True, delay=0.2)
 
     def hear(self, event: EventMessage) -> None:
         """Take in one event of a worker."""

@@ -80,6 +80,8 @@ class StateFile:
             return State()
         except (ValueError, TypeError, KeyError):
             return State()  # torn by a power cut: at worst the exchange refuses once more
+        except OSError as error:
+            raise disk_error(self.path.parent, error) from error
 
     def _write(self, state: State) -> None:
         part = self.path.with_suffix(f".{os.getpid()}.part")

@@ -35,19 +35,26 @@ class Platform:
 
 
 @contextlib.asynccontextmanager
+async def reachable_exchange(settings: Settings) -> AsyncIterator[Exchange]:
+    """Open the exchange of the settings. A simulated one that does not run yet is started, and ends on leaving."""
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.exchange == "simulated":
+            await stack.enter_async_context(running(settings))
+        yield await stack.enter_async_context(open_exchange(settings))
+
+
+@contextlib.asynccontextmanager
 async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
-    """Open every port that the settings choose. A simulated exchange that does not run yet is started.
+    """Open every port that the settings choose.
 
     Raises:
         Unavailable: naming the port that cannot be opened.
     """
     async with contextlib.AsyncExitStack() as stack:
-        if settings.exchange == "simulated":
-            await stack.enter_async_context(running(settings))
+        exchange = await stack.enter_async_context(reachable_exchange(settings))
         bus = await stack.enter_async_context(open_bus(settings))
         store = await stack.enter_async_context(open_store(settings))
         artifacts = await stack.enter_async_context(open_artifacts(settings))
-        exchange = await stack.enter_async_context(open_exchange(settings))
         workers = in_process(Ports(settings, bus, store, exchange))
         launcher = await stack.enter_async_context(open_launcher(settings, workers))
         coordinator = Coordinator(settings, bus, store, launcher)
