@@ -7,7 +7,7 @@ import re
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -60,7 +60,7 @@ class EmbeddedBus(Bus):
         try:
             self._reader = await _Worker.open("bus-reader", self._path, self._patience)
         except BaseException:
-            await writer.close()
+            await asyncio.wrap_future(writer.end())
             raise
         self._writer = writer
         self._loop = asyncio.get_running_loop()
@@ -78,8 +78,9 @@ class EmbeddedBus(Bus):
         if writer is None or reader is None or watch is None:
             return
         watch.cancel()
-        # Both are told to end before the first wait, so that a cancelled close still closes.
-        await asyncio.gather(reader.close(), writer.close(), asyncio.wait([watch]))
+        # All are told to end before the first wait, so that a cancelled close still closes.
+        reading = reader.end()
+        await asyncio.gather(asyncio.shield(asyncio.wrap_future(writer.end(after=reading))), asyncio.wait([watch]))
 
     async def publish(self, topic: str, batch: Sequence[Message]) -> None:
         """Append `batch` to `topic` in order; all of it or nothing. Durable on return."""
@@ -228,7 +229,7 @@ class _Worker:
         try:
             await asyncio.wrap_future(worker._pool.submit(worker._connect, path, patience))
         except BaseException:
-            await worker.close()
+            await asyncio.wrap_future(worker.end())
             raise
         return worker
 
@@ -236,11 +237,14 @@ class _Worker:
         """Run `work` in the thread. If this is cancelled, work that has begun is finished nevertheless."""
         return await asyncio.wrap_future(self._pool.submit(self._with_log, work))
 
-    def close(self) -> asyncio.Future[None]:
-        """Finish what was begun and end the thread, whether or not anyone awaits the result."""
-        closing = self._pool.submit(self._disconnect)
+    def end(self, *, after: Future[None] | None = None) -> Future[None]:
+        """Finish what was begun, and `after`, then end the thread, whether or not anyone waits for the result.
+
+        SQLite's last connection empties and removes the write-ahead log: only one that closes alone can.
+        """
+        closing = self._pool.submit(self._disconnect, after)
         self._pool.shutdown(wait=False)
-        return asyncio.shield(asyncio.wrap_future(closing))
+        return closing
 
     def _connect(self, path: Path, patience: float) -> None:
         self._log = LogFile(path, patience=patience)
@@ -249,7 +253,9 @@ class _Worker:
         assert self._log is not None  # noqa: S101  # open() connects before anyone can call
         return work(self._log)
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, after: Future[None] | None) -> None:
+        if after is not None:
+            wait([after])
         if self._log is not None:
             with suppress(StreamForgeError):
                 self._log.close()
