@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resources.datasets import INTERVALS
@@ -64,6 +64,14 @@ class Settings(BaseSettings):
     )
     simulator_symbols: int = Field(12, ge=1, le=500, description="symbols of the simulated exchange")
     simulator_seed: int = Field(7, ge=0, description="seed of the simulated market")
+
+    @field_validator("rest_url", "archive_url")
+    @classmethod
+    def _known_scheme(cls, value: str, info: ValidationInfo) -> str:
+        schemes = ("http", "https", "file") if info.field_name == "archive_url" else ("http", "https")
+        if value and not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return value
 
     @field_validator("intervals", mode="before")
     @classmethod

@@ -122,6 +122,8 @@ class RemoteDagster:
             raise Unavailable(
                 f"no Dagster answers at {self.url} ({error}); start one with `streamforge ui`"
             ) from error
+        if not isinstance(answer, dict) or not (answer.get("errors") or isinstance(answer.get("data"), dict)):
+            raise Rejected(f"what answers at {self.url} is no Dagster; give the address of its web UI")
         if answer.get("errors"):
             raise Rejected(f"Dagster refuses the request: {answer['errors'][0].get('message')}")
         data: dict[str, Any] = answer["data"]

@@ -51,6 +51,17 @@ def settings(exchange: SimulatedExchange, tmp_path: Path) -> Settings:
     )
 
 
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that make another process, or a command, use `settings`."""
+    return {
+        "STREAMFORGE_HOME": str(settings.home),
+        "STREAMFORGE_EXCHANGE": settings.exchange,
+        "STREAMFORGE_REST_URL": settings.rest_url,
+        "STREAMFORGE_ARCHIVE_URL": settings.archive_url,
+        "STREAMFORGE_START_DATE": str(settings.start_date),
+    }
+
+
 @pytest.fixture
 def client(settings: Settings) -> StreamForge:
     return StreamForge(settings)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from resources.datasets import parse_dataset
-from tests.simulated import CONFIG, END, START, assert_same, stored_rows, true_rows
+from tests.simulated import CONFIG, END, START, assert_same, environment, stored_rows, true_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 DATASETS = ["trades", "candles_5m"]
@@ -21,17 +21,10 @@ KILLS = 20
 
 
 def start_backfill(settings, *arguments: str, end=END) -> subprocess.Popen:
-    environment = os.environ | {
-        "STREAMFORGE_HOME": str(settings.home),
-        "STREAMFORGE_EXCHANGE": "binance",
-        "STREAMFORGE_REST_URL": settings.rest_url,
-        "STREAMFORGE_ARCHIVE_URL": settings.archive_url,
-        "STREAMFORGE_START_DATE": str(settings.start_date),
-    }
     command = ["backfill", *DATASETS, "--symbols", ",".join(SYMBOLS), "--from", str(START), "--to", str(end)]
     return subprocess.Popen(
         [sys.executable, "-m", "streamforge_assets.cli", *command, *arguments],
-        env=environment,
+        env=os.environ | environment(settings),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

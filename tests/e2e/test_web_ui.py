@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from streamforge_assets.client import StreamForge
-from tests.simulated import END, START, SYMBOL, assert_same, stored_rows, true_rows
+from tests.simulated import END, START, SYMBOL, assert_same, environment, stored_rows, true_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 CHROMIUM_FLAGS = [
@@ -37,16 +37,9 @@ def free_port() -> int:
 @pytest.fixture
 def web_ui(settings):
     port = free_port()
-    environment = os.environ | {
-        "STREAMFORGE_HOME": str(settings.home),
-        "STREAMFORGE_EXCHANGE": "binance",
-        "STREAMFORGE_REST_URL": settings.rest_url,
-        "STREAMFORGE_ARCHIVE_URL": settings.archive_url,
-        "STREAMFORGE_START_DATE": str(settings.start_date),
-    }
     process = subprocess.Popen(
         [sys.executable, "-m", "streamforge_assets.cli", "ui", "--port", str(port)],
-        env=environment,
+        env=os.environ | environment(settings),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
