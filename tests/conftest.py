@@ -7,6 +7,8 @@ import pytest
 
 from resources.settings import PREFIX, Settings
 
+pytest.register_assert_rewrite("tests.simulated", "tests.contract", "tests.unit")  # so that helpers explain too
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A simulated exchange of a few symbols in this process, settings that point to it, and the truth to compare with.
 
-Import the fixtures of this module where they are needed: `from tests.simulated import *`.
+The `conftest.py` of a folder whose tests need these fixtures imports them by name.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -22,8 +22,6 @@ from streamforge_assets.simulator.server import SimulatedExchange
 CONFIG = SimulatorConfig(symbols=3, seed=11, trades_scale=0.1, first_day=date(2024, 7, 1))
 START, END = date(2024, 8, 1), date(2024, 8, 4)
 SYMBOL = CONFIG.instruments[2].symbol
-
-__all__ = ["client", "exchange", "made", "settings"]
 
 
 @pytest.fixture(scope="session")

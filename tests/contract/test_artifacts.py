@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -17,8 +16,8 @@ import pytest
 from resources.artifacts import Artifacts, open_artifacts
 from resources.errors import Rejected
 from resources.settings import ArtifactsKind, Settings
-
-DEADLINE = 20.0
+from tests.contract.adapters import DEADLINE, on_every
+from tests.contract.adapters import forkserver as _processes
 
 Opener = Callable[[], Artifacts]
 """Makes one more door to the same artifacts. It can be sent to another process."""
@@ -31,11 +30,7 @@ async def local_artifacts(folder: Path) -> AsyncIterator[Opener]:
 
 ARTIFACTS: dict[str, Callable[[Path], AbstractAsyncContextManager[Opener]]] = {"local": local_artifacts}
 
-
-@pytest.fixture(params=ARTIFACTS)
-async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opener]:
-    async with ARTIFACTS[request.param](tmp_path / "home") as opener:
-        yield opener
+opener = on_every(ARTIFACTS)
 
 
 @pytest.fixture
@@ -164,9 +159,6 @@ async def test_a_cancelled_publish_happened_whole_or_not_at_all(artifacts: Artif
 
 
 # --- several processes
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["pytest", "resources.bus", "resources.artifacts"])
 
 
 async def _publish_versions(opener: Opener, versions: int) -> None:

@@ -15,9 +15,7 @@ from resources.errors import Rejected, Unavailable
 from resources.launcher import Launcher, WorkerSpec, WorkerState
 from resources.launcher.inline import InlineLauncher
 from resources.settings import LauncherKind
-
-DEADLINE = 20.0
-
+from tests.contract.adapters import DEADLINE
 
 Note = Callable[[str], None]
 

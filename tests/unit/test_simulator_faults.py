@@ -27,12 +27,6 @@ async def exchange(tmp_path):
 
 
 @pytest.fixture
-async def http():
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 def fetch(exchange, http):
     async def ask(path, base=None):
         async with http.get((base or exchange.archive_url) + path) as response:

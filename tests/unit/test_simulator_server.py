@@ -2,7 +2,6 @@
 
 from datetime import UTC, date, datetime, timedelta
 
-import aiohttp
 import numpy as np
 import pytest
 
@@ -20,12 +19,6 @@ MINUTE = 60_000
 async def exchange():
     async with SimulatedExchange(CONFIG) as running:
         yield running
-
-
-@pytest.fixture
-async def http():
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 @pytest.fixture
