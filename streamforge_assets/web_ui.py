@@ -14,6 +14,7 @@ from resources.settings import Settings
 from streamforge_assets.local_dagster import dagster_home
 
 STOP_GRACE = 20.0
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve_ui(settings: Settings, host: str, port: int) -> None:
@@ -37,8 +38,9 @@ def serve_ui(settings: Settings, host: str, port: int) -> None:
         "webserver": [*python, "dagster_webserver", *workspace, "-h", host, "-p", str(port)],
         "daemon": [*python, "dagster._daemon", "run", *workspace],
     }
+    # A shell starts background jobs with SIGINT ignored, which children inherit: neither we nor they would end.
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in _ENDING}
     processes = {name: subprocess.Popen(command, env=environment) for name, command in commands.items()}
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while True:
             for name, process in processes.items():
@@ -48,7 +50,8 @@ def serve_ui(settings: Settings, host: str, port: int) -> None:
     except KeyboardInterrupt:
         return
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
         for process in processes.values():
             process.send_signal(signal.SIGINT)
         for process in processes.values():
