@@ -20,6 +20,8 @@ StoreKind = Literal["lake"]
 ArtifactsKind = Literal["local"]
 LauncherKind = Literal["inline"]
 ExchangeKind = Literal["simulated", "binance"]
+TrainerKind = Literal["inline", "process"]
+DeviceKind = Literal["cpu", "cuda"]
 
 PREFIX = "STREAMFORGE_"
 
@@ -62,6 +64,20 @@ class Settings(BaseSettings):
     collection_template: str = Field(
         "{symbol}_{type}_{start}", description="name of a workflow's collection: symbol, type, start, end"
     )
+    model_interval: str = Field(
+        "", description="candle interval that features and models are made from; empty: the first of the intervals"
+    )
+    model_window: int = Field(
+        21, ge=2, le=400, description="days of features that a graph or a model is made from, its own day the last"
+    )
+    model_coverage: float = Field(
+        0.95, gt=0, le=1, description="share of the window's bars that a symbol of a graph or model must have"
+    )
+    model_lags: int = Field(1, ge=1, le=12, description="bars by which a leader may precede its follower")
+    model_seed: int = Field(1, ge=0, description="seed of everything random in training")
+    trainer: TrainerKind = Field("inline", description="where models are trained: in this process or in their own")
+    device: DeviceKind = Field("cpu", description="what models are trained on")
+    threads: int = Field(1, ge=1, le=256, description="threads of one graph or training; no more than cores")
     simulator_symbols: int = Field(12, ge=1, le=500, description="symbols of the simulated exchange")
     simulator_seed: int = Field(7, ge=0, description="seed of the simulated market")
 
@@ -85,6 +101,18 @@ class Settings(BaseSettings):
             if interval not in INTERVALS:
                 raise ValueError(f"{interval!r} is none of {', '.join(INTERVALS)}")
         return tuple(dict.fromkeys(value))
+
+    @field_validator("model_interval")
+    @classmethod
+    def _model_interval_is_known(cls, value: str) -> str:
+        if value and value not in INTERVALS:
+            raise ValueError(f"{value!r} is none of {', '.join(INTERVALS)}")
+        return value
+
+    @property
+    def feature_interval(self) -> str:
+        """The candle interval that features and models are made from."""
+        return self.model_interval or self.intervals[0]
 
     @property
     def rest_address(self) -> str:

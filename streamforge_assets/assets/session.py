@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from resources.artifacts import open_artifacts
 from resources.settings import Settings
+from resources.store import open_store
+from streamforge_assets.modelling.storage import PlantedNetwork, Storage
 from streamforge_assets.workflow.collection import Collected
 from streamforge_assets.workflow.platform import Platform, open_platform
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 @dataclass
 class Session:
     """The resource `session`. What its steps did, and whether one was interrupted, is left here for a caller in
     the same process.
+
+    Args:
+        settings: of the platform.
+        planted: tells the planted network of a simulated market, to show it beside what was found; None without.
+        on_training: hears how far the training of a model has come.
     """
 
     settings: Settings
     collected: list[Collected] = field(default_factory=list)
     interrupted: bool = False
-    _kept: OpenPlatform | None = field(default=None, init=False)
+    planted: PlantedNetwork | None = None
+    on_training: Callable[[str, float], None] | None = None
+    _kept: OpenPorts[Platform] | None = field(default=None, init=False)
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
@@ -38,7 +49,7 @@ class Session:
                 self._kept = None
 
     @contextlib.contextmanager
-    def platform(self) -> Iterator[OpenPlatform]:
+    def platform(self) -> Iterator[OpenPorts[Platform]]:
         """Open the platform on an event loop of its own thread, which works under a running loop too."""
         if self._kept is not None:
             yield self._kept
@@ -47,20 +58,39 @@ class Session:
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(open_platform(self.settings)) as platform,
         ):
-            yield OpenPlatform(self, platform, portal)
+            yield OpenPorts(self, platform, portal)
+
+    @contextlib.contextmanager
+    def storage(self) -> Iterator[OpenPorts[Storage]]:
+        """Open store and artifacts only, for work that asks nobody outside."""
+        if self._kept is not None:
+            kept = self._kept.ports
+            yield OpenPorts(self, Storage(kept.settings, kept.store, kept.artifacts), self._kept.portal)
+            return
+        with (
+            start_blocking_portal() as portal,
+            portal.wrap_async_context_manager(_open_storage(self.settings)) as storage,
+        ):
+            yield OpenPorts(self, storage, portal)
+
+
+@contextlib.asynccontextmanager
+async def _open_storage(settings: Settings) -> AsyncIterator[Storage]:
+    async with open_store(settings) as store, open_artifacts(settings) as artifacts:
+        yield Storage(settings, store, artifacts)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenPlatform:
-    """The platform and the way to its event loop."""
+class OpenPorts(Generic[P]):
+    """Open ports and the way to their event loop."""
 
     session: Session
-    platform: Platform
+    ports: P
     portal: BlockingPortal
 
-    def run(self, work: Callable[[Platform], Awaitable[T]]) -> T:
-        """Run `work` on the platform's loop and wait for it. Interrupting the wait cancels the work."""
-        future = self.portal.start_task_soon(work, self.platform)
+    def run(self, work: Callable[[P], Awaitable[T]]) -> T:
+        """Run `work` on the ports' loop and wait for it. Interrupting the wait cancels the work."""
+        future = self.portal.start_task_soon(work, self.ports)
         try:
             return future.result()
         except BaseException as error:

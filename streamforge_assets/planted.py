@@ -1,0 +1,44 @@
+"""The truth of a simulated exchange, shown by reports and plots beside what was found. No computation sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from functools import cached_property
+
+import numpy as np
+
+from resources.settings import Settings
+from streamforge_assets.market.panel import Floats
+from streamforge_assets.simulator.config import SimulatorConfig
+from streamforge_assets.simulator.truth import Oracle
+
+
+class Planted:
+    """What was planted in the market of `settings`, by symbol name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._config = SimulatorConfig(symbols=settings.simulator_symbols, seed=settings.simulator_seed)
+
+    @cached_property
+    def _oracle(self) -> Oracle:
+        return Oracle(self._config)
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {item.symbol: at for at, item in enumerate(self._config.instruments)}
+
+    def network(self, day: date, symbols: Sequence[str]) -> Floats:
+        """The planted weights `[lag - 1, follower, leader]` of `symbols`, own lags on the diagonal."""
+        at = [self._index[symbol] for symbol in symbols]
+        adjacency = self._oracle.planted(day).adjacency
+        return np.asarray(adjacency[:, at][:, :, at])
+
+    def forecast(self, day: date, symbols: Sequence[str]) -> Floats:
+        """The exact expectation of each five-minute log return given all before it, shape (288, N)."""
+        return np.asarray(self._oracle.forecast(day)[:, [self._index[symbol] for symbol in symbols]])
+
+
+def planted(settings: Settings) -> Planted | None:
+    """The truth of the exchange that `settings` choose, where there is one: the simulated."""
+    return Planted(settings) if settings.exchange == "simulated" else None
