@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,10 @@ class AssetGraph:
         matrix[self.lag - 1, self.follower, self.leader] = self.weight
         matrix[:, np.arange(n), np.arange(n)] = self.own
         return matrix
+
+
+def edges_of(adjacency: Floats) -> Bools:
+    """Whether `[follower, leader]` is an edge at any lag, shape (N, N), of weights (L, N, N); no own lags."""
+    found = np.asarray((adjacency != 0).any(axis=0))
+    np.fill_diagonal(found, val=False)
+    return found

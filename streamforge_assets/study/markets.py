@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from streamforge_assets.graphs.graph import Bools, edges_of
 from streamforge_assets.market.features import CLIP, SIGMA_FLOOR, ewma_volatility
 from streamforge_assets.market.panel import RETURN_Z, Floats, Panel
 from streamforge_assets.simulator.instruments import instruments
@@ -56,8 +56,6 @@ def study_market(parameters: MarketParameters, steps: int) -> StudyMarket:
     return StudyMarket(panel, mu, made.networks)
 
 
-def planted_edges(network: Network) -> NDArray[np.bool_]:
+def planted_edges(network: Network) -> Bools:
     """Whether `[follower, leader]` is planted at any lag, shape (N, N); the diagonal is False."""
-    found = np.asarray((network.adjacency() != 0).any(axis=0))
-    np.fill_diagonal(found, val=False)
-    return found
+    return edges_of(network.adjacency())
