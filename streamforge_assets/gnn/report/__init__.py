@@ -1,0 +1,1 @@
+"""The honest report: fill `data.ReportData`, call `render.render_report`."""
