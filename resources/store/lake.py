@@ -140,7 +140,16 @@ class LakeStore(Store):
 
     async def record(self, entries: Iterable[LedgerEntry]) -> None:
         """Write ledger entries, all or none: see the port."""
-        await self.run(self._catalog.put_entries, list(entries))
+
+        def put() -> None:
+            self._catalog.put_entries([entry for entry in entries if self._is_current(entry)])
+
+        await self.run(put)
+
+    def _is_current(self, entry: LedgerEntry) -> bool:
+        folder = folder_of(self._root, entry.dataset, entry.symbol)
+        files = visible_day(folder, entry.day)
+        return files is not None and files.version == entry.version
 
     async def ledger(
         self,

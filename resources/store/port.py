@@ -97,7 +97,10 @@ class Store(Protocol):
 
     @abstractmethod
     async def record(self, entries: Iterable[LedgerEntry]) -> None:
-        """Write ledger entries, replacing those of the same partitions."""
+        """Write ledger entries, replacing those of the same partitions.
+
+        An entry about data that are no longer stored is dropped: it must not replace the one about those that are.
+        """
 
     @abstractmethod
     async def ledger(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -147,6 +148,9 @@ class PartitionWriter:
 
     def _publish(self, file: SegmentFile) -> None:
         files = visible_day(self._folder, self._partition.day)
+        if files is not None and _same(files, file):
+            # A replay changes nothing, the version included: what is known of these rows stays known.
+            return
         if files is None or self._replace:
             generation = next_generation(files)
             publish(file.file, base_name(self._partition.day, generation, file.rows), self._partition.day)
@@ -225,6 +229,11 @@ def compact(folder: Path, dataset: Dataset, symbol: str, day: date) -> None:
     else:
         name = _delta(day, files.base.generation, chosen[0].first, chosen[-1].last)
         _write(folder, dataset, day, rows, name)
+
+
+def _same(files: DayFiles, file: SegmentFile) -> bool:
+    """Whether the stored day is one file with the very bytes of the new one."""
+    return not files.deltas and filecmp.cmp(files.base.path, file.file.path, shallow=False)
 
 
 def _base(day: date, generation: int) -> Callable[[int], str]:

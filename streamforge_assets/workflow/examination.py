@@ -8,9 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from resources.datasets import TRADES, Dataset, Partition, parse_dataset
-from resources.store.port import Store
+from resources.ledger import LedgerEntry
+from resources.pages import DayReport
+from resources.store.port import Store, Stored
 from streamforge_assets.market.agreement import Agreement, candle_faults, compare, order_faults
 from streamforge_assets.market.sparkline import sparkline
+from streamforge_assets.workers.assessment import assess
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,17 @@ class Examination:
     candle_faults: list[str]
     agreements: dict[str, Agreement]
     picture: str
+
+
+async def look_again(store: Store, stored: Stored) -> LedgerEntry:
+    """Write the ledger entry of data that have none: somebody changed them after they were examined, or just now.
+
+    Two processes that collect the same day at once leave it so for a moment, or for good: the entry of the one is
+    about the data that the other has replaced.
+    """
+    entry = await assess(store, stored, DayReport(source="unknown"))
+    await store.record([entry])
+    return entry
 
 
 async def examine(store: Store, partition: Partition) -> Examination:

@@ -117,6 +117,24 @@ async def test_a_ledger_entry_of_changed_data_is_left_out(store: Store, change: 
     assert len(await store.ledger()) == 1
 
 
+@pytest.mark.parametrize("replace", [False, True])
+async def test_the_same_rows_again_change_nothing_not_even_the_version(store: Store, replace: bool) -> None:
+    """Two overlapping backfills: a day is known and complete all the time that the second one loads it again."""
+    stored = await put(store, trades([1, 2, 3]))
+    await store.record([entry(stored)])
+    assert await put(store, trades([1, 2, 3]), replace=replace) == stored
+    assert len(await store.ledger()) == 1
+
+
+async def test_a_late_entry_does_not_replace_the_one_of_newer_data(store: Store) -> None:
+    """Two processes load one day: the slower one's entry would hide the truth about the faster one's rows."""
+    replaced = entry(await put(store, trades([1])))
+    current = entry(await put(store, trades([1, 2]), replace=True))
+    await store.record([current])
+    await store.record([replaced])
+    assert await store.ledger() == [current]
+
+
 async def test_an_entry_of_a_partition_that_is_not_there_is_left_out(store: Store) -> None:
     ghost = Stored(BTC, 0, 0, "")
     await store.record([entry(ghost)])
