@@ -1,9 +1,30 @@
 """The event bus: the port, and the adapter that the settings choose."""
 
-from resources.bus.port import MAX_MESSAGE_BYTES, Bus, Delivery, Message, Start, Subscription
+from resources.bus.port import (
+    MAX_LABEL_BYTES,
+    MAX_MESSAGE_BYTES,
+    Bus,
+    Delivery,
+    Gap,
+    Message,
+    Replay,
+    Start,
+    Subscription,
+)
 from resources.settings import Settings
 
-__all__ = ["MAX_MESSAGE_BYTES", "Bus", "Delivery", "Message", "Start", "Subscription", "open_bus"]
+__all__ = [
+    "MAX_LABEL_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "Bus",
+    "Delivery",
+    "Gap",
+    "Message",
+    "Replay",
+    "Start",
+    "Subscription",
+    "open_bus",
+]
 
 
 def open_bus(settings: Settings) -> Bus:
@@ -13,3 +34,7 @@ def open_bus(settings: Settings) -> Bus:
             from resources.bus.embedded import EmbeddedBus
 
             return EmbeddedBus(settings.home / "bus.sqlite")
+        case "kafka":
+            from resources.bus.kafka import KafkaBus, KafkaConfig
+
+            return KafkaBus(KafkaConfig.of(settings))

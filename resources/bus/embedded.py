@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -12,14 +11,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from resources.bus.port import MAX_MESSAGE_BYTES, Bus, Delivery, Message, Start, Subscription
-from resources.bus.sqlite_log import LogFile, Place
+from resources.bus.checks import check_message, check_name
+from resources.bus.port import Bus, Delivery, Gap, Message, Replay, Start, Subscription
+from resources.bus.sqlite_log import Extent, LogFile, Place
 from resources.errors import Rejected, StreamForgeError
 
 T = TypeVar("T")
 
 _POLL: Final = 0.05
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _open_buses: set[EmbeddedBus] = set()
 _open_buses_lock = threading.Lock()
 
@@ -84,10 +83,10 @@ class EmbeddedBus(Bus):
 
     async def publish(self, topic: str, batch: Sequence[Message]) -> None:
         """Append `batch` to `topic` in order; all of it or nothing. Durable on return."""
-        _check_name("topic", topic)
+        check_name("topic", topic)
         batch = tuple(batch)
         for message in batch:
-            _check_message(topic, message)
+            check_message(topic, message)
         if batch:
             await self._write(lambda log: log.append(topic, batch))
             _tell(self._path, topic)
@@ -96,9 +95,15 @@ class EmbeddedBus(Bus):
         self, topic: str, *, group: str, start: Start = "earliest"
     ) -> AbstractAsyncContextManager[Subscription]:
         """Open the group's place in `topic`, taking it over from the group's earlier subscription, if any."""
-        _check_name("topic", topic)
-        _check_name("group", group)
+        check_name("topic", topic)
+        check_name("group", group)
         return self._subscribed(Place(topic, group, uuid.uuid4().hex), start)
+
+    @asynccontextmanager
+    async def replay(self, topic: str, offsets: Mapping[int, int]) -> AsyncIterator[Replay]:
+        """Open `topic` at offsets of the caller's own, up to its present end, without a consumer group."""
+        check_name("topic", topic)
+        yield _EmbeddedReplay(self, await self._read(lambda log: log.extent(topic)), topic, offsets)
 
     async def end_offsets(self, topic: str) -> Mapping[int, int]:
         """Return the offset that the next message will get, as `{0: offset}`; empty without a topic."""
@@ -216,6 +221,45 @@ class _EmbeddedSubscription(Subscription):
             raise Rejected(f"this subscription to {self._place.topic} has been left; subscribe again")
 
 
+class _EmbeddedReplay(Replay):
+    """What a topic held when it was opened, from an offset on."""
+
+    def __init__(self, bus: EmbeddedBus, extent: Extent | None, topic: str, offsets: Mapping[int, int]) -> None:
+        self._bus = bus
+        self._extent = extent
+        self._positions = dict(offsets)
+        self._gaps: list[Gap] = []
+        if extent is not None:
+            start = offsets.get(0, extent.first)
+            if not extent.first <= start <= extent.end:
+                self._gaps.append(Gap(topic, 0, start, extent.first))
+                start = extent.first
+            self._positions = {0: start}
+
+    @property
+    def positions(self) -> Mapping[int, int]:
+        return dict(self._positions)
+
+    @property
+    def ends(self) -> Mapping[int, int]:
+        return {} if self._extent is None else {0: self._extent.end}
+
+    @property
+    def gaps(self) -> Sequence[Gap]:
+        return tuple(self._gaps)
+
+    async def receive(self, *, limit: int = 500) -> list[Delivery]:
+        """Return the next messages in order; an empty list at the end."""
+        if limit < 1:
+            raise Rejected(f"at most {limit} messages cannot be received; ask for 1 or more")
+        extent, position = self._extent, self._positions.get(0, 0)
+        if extent is None or position >= extent.end:
+            return []
+        batch = await self._bus._read(lambda log: log.read_between(extent, position, limit))  # noqa: SLF001
+        self._positions[0] = batch[-1].offset + 1 if batch else extent.end
+        return batch
+
+
 class _Worker:
     """One thread with one connection: SQLite blocks, the event loop must not."""
 
@@ -272,22 +316,3 @@ def _tell(path: Path, topic: str) -> None:
         elif loop is not None:
             with suppress(RuntimeError):  # its loop has ended without closing it
                 loop.call_soon_threadsafe(bus._tell_topic, topic)  # noqa: SLF001
-
-
-def _check_name(kind: str, name: str) -> None:
-    if not _NAME.fullmatch(name) or name in {".", ".."}:
-        raise Rejected(f"{name!r} is not a {kind}: use 1 to 249 letters, digits, dots, dashes and underscores")
-
-
-def _check_message(topic: str, message: Message) -> None:
-    if len(message.value) > MAX_MESSAGE_BYTES:
-        raise Rejected(
-            f"a message of {len(message.value)} bytes is over the limit of {MAX_MESSAGE_BYTES}; split it (nothing"
-            f" of its batch was published to {topic})"
-        )
-    try:
-        message.key.encode()
-    except UnicodeEncodeError as error:
-        raise Rejected(
-            f"the key {message.key!r} is not text that UTF-8 can hold; nothing was published"
-        ) from error

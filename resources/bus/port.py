@@ -5,23 +5,26 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self
+from typing import Final, Literal, NamedTuple, Protocol, Self
 
 Start = Literal["earliest", "latest"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+NO_HEADERS: Final[Mapping[str, str]] = {}
+
+
+# Named tuples, because they are the cheapest to make, and a busy reader makes hundreds of thousands a second.
+
+
+class Message(NamedTuple):
     """What is published: bytes, the key that keeps related messages in order, and text headers."""
 
     value: bytes
     key: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message as a consumer receives it. `timestamp` is the bus's receipt, in seconds since the epoch."""
 
     topic: str
@@ -36,27 +39,93 @@ class Subscription(Protocol):
 
     @abstractmethod
     async def receive(self, *, limit: int = 500, timeout: float = 1.0) -> list[Delivery]:
-        """Return the next messages in order, at most `limit`, and about 8 MB of them.
+        """Return the next messages, at most `limit`, and about 8 MB of them; those of one partition in order.
 
         Returns as soon as there is one; an empty list after `timeout` seconds without any. Messages that were
-        received and not committed come again to the group's next subscription, not to this one.
+        received and not committed come again to the group's next subscription, not to this one. Messages that
+        the topic's retention has removed are passed over.
+
+        Raises:
+            Rejected: once another subscription has taken over, the topic was deleted or the bus closed.
+            Unavailable: when the bus has not answered for long. The next call goes on where this one was.
         """
 
     @abstractmethod
     async def commit(self, delivery: Delivery) -> None:
-        """Record for the group that everything up to and including `delivery` is dealt with. Never goes back."""
+        """Record for the group that `delivery`, and all that this subscription gave before it, is dealt with.
+
+        Never goes back. Raises Rejected once the place is lost, as `receive` does: the record is then unchanged.
+        """
+
+
+class Gap(NamedTuple):
+    """Reading did not begin at the offset that was asked for, but at `resumed`.
+
+    Where `resumed` is larger, the messages between are gone: the topic's retention took them. Where it is smaller,
+    `asked` is beyond the topic's end: the topic is another one of the same name, which is read from its beginning.
+    """
+
+    topic: str
+    partition: int
+    asked: int
+    resumed: int
+
+    @property
+    def lost(self) -> int:
+        """Messages that were removed unread; 0 where the topic began anew."""
+        return max(self.resumed - self.asked, 0)
+
+    def __str__(self) -> str:
+        where = f"partition {self.partition} of {self.topic}"
+        if self.lost:
+            return f"{self.lost} messages of {where} were removed before they were read ({self.asked} on)"
+        return f"{where} has begun anew: offset {self.asked} was asked for and is not there yet"
+
+
+class Replay(Protocol):
+    """A topic's messages from given offsets up to where it ended on opening. Used by one task at a time."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> Mapping[int, int]:
+        """For each partition, the offset after the last message that was given, or where reading begins.
+
+        Without a topic: the offsets that were asked for.
+        """
+
+    @property
+    @abstractmethod
+    def ends(self) -> Mapping[int, int]:
+        """For each partition, the offset at which reading ends."""
+
+    @property
+    @abstractmethod
+    def gaps(self) -> Sequence[Gap]:
+        """Where messages that were asked for are not there; known from the beginning, or met while reading."""
+
+    @abstractmethod
+    async def receive(self, *, limit: int = 500) -> list[Delivery]:
+        """Return the next messages, at most `limit`, and about 8 MB of them; those of one partition in order.
+
+        An empty list means that everything up to `ends` was given.
+
+        Raises:
+            Rejected: the topic was deleted, or the bus closed.
+            Unavailable: the bus has not answered for long. The next call goes on where this one was.
+        """
 
 
 class Bus(Protocol):
     """Ordered durable topics with at-least-once delivery.
 
-    Messages with one key keep their order. A topic begins to exist with its first message, so subscribing
-    to one that does not exist yet waits for it. Each consumer group sees every message; a group has one
-    active subscription a topic at a time. A message is visible to consumers only once `publish` has made it
-    durable, and then to every process.
+    Messages with one key keep their order; the empty key is a key. A topic begins to exist with its first message,
+    so subscribing to one that does not exist yet waits for it. Each consumer group sees every message; a group has
+    one active subscription a topic at a time, and a later one takes over from an earlier one at once. A message is
+    visible to consumers only once it is durable, and then to every process.
 
     Raises Unavailable when the bus cannot be reached or has no room; Rejected for a message over
-    `MAX_MESSAGE_BYTES`, in which case nothing of its batch is published.
+    `MAX_MESSAGE_BYTES` or `MAX_LABEL_BYTES`, in which case nothing of its batch is published, and for what the
+    bus's access rules forbid.
     """
 
     @abstractmethod
@@ -68,13 +137,27 @@ class Bus(Protocol):
 
     @abstractmethod
     async def publish(self, topic: str, batch: Sequence[Message]) -> None:
-        """Append `batch` to `topic` in order; all of it or nothing. Durable on return."""
+        """Append `batch` to `topic`, in order for each key. Durable on return.
+
+        All of it or nothing, whatever happens in between, for a batch of one key that is at most
+        `MAX_MESSAGE_BYTES` in all, with `MESSAGE_OVERHEAD` added for each message. Of a larger batch, or one of
+        several keys, a failure may leave parts, each of them whole and in order. After Unavailable or a
+        cancellation it is not known whether the batch was published: publishing it again may repeat it.
+        """
 
     @abstractmethod
     def subscribe(
         self, topic: str, *, group: str, start: Start = "earliest"
     ) -> AbstractAsyncContextManager[Subscription]:
         """Open the group's place in `topic`: its committed offset, or `start` where it has none."""
+
+    @abstractmethod
+    def replay(self, topic: str, offsets: Mapping[int, int]) -> AbstractAsyncContextManager[Replay]:
+        """Open `topic` at offsets of the caller's own, up to its present end, without a consumer group.
+
+        Takes nothing from anybody and leaves no trace at the bus. A partition that `offsets` does not name is read
+        from its beginning. An offset that is not there is no error, but one of the replay's `gaps`.
+        """
 
     @abstractmethod
     async def end_offsets(self, topic: str) -> Mapping[int, int]:
@@ -94,4 +177,10 @@ class Bus(Protocol):
 
 
 MAX_MESSAGE_BYTES = 1_000_000
-"""Largest message value, headers not counted: Kafka's default limit."""
+"""Largest message value: what Kafka's default limit of a batch leaves beside the largest key and headers."""
+
+MAX_LABEL_BYTES = 32_768
+"""Largest key and headers of a message together, as UTF-8, with 16 bytes added for each header."""
+
+MESSAGE_OVERHEAD = 64
+"""What a message adds to a batch beside its value, key and headers, at most."""

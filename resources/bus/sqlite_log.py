@@ -6,11 +6,8 @@ number, so a topic is one contiguous range of the table, and reading it in order
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import random
-import shutil
 import sqlite3
 import threading
 import time
@@ -18,18 +15,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from resources.bus.port import Delivery, Message, Start
+from resources.bus.sqlite_errors import LogErrors, code_of
 from resources.bus.value_files import LARGE, ValueFiles, ValuePlace, ValueReader
-from resources.errors import Rejected, StreamForgeError, Unavailable
+from resources.errors import Rejected
 
 BATCH_BYTES: Final = 8_000_000
 """About how much one read returns; it always returns at least one message."""
 
 _FORMAT: Final = 2
 _OFFSET_BITS: Final = 40
+_TOPIC_ROOM: Final = 1 << _OFFSET_BITS
 _PAGE: Final = 16_384
 _WAL_PAGES: Final = 2_000
 _SPARE_PAGES: Final = 128 * 1024 * 1024 // _PAGE
@@ -71,6 +70,15 @@ class Place:
     holder: str
 
 
+class Extent(NamedTuple):
+    """A topic, told from others of its name by `id`, and the offsets between which it holds messages."""
+
+    name: str
+    id: int
+    first: int
+    end: int
+
+
 class LogFile:
     """One connection to the log. Opens and makes the file as needed; use and close it in the thread that made it.
 
@@ -81,6 +89,7 @@ class LogFile:
     def __init__(self, path: Path, *, patience: float) -> None:
         self._path = path
         self._patience = patience
+        self._errors = LogErrors(path, patience)
         self._values = ValueFiles(path.with_name(f"{path.name}.values"))
         with _turns_lock:
             self._turn = _turns.setdefault(path, _Turn())
@@ -158,35 +167,61 @@ class LogFile:
         """Return the messages from `position` on. Raises Rejected when the place is lost."""
         with self._snapshot() as db:
             self._check(place)
-            found = db.execute("SELECT id FROM topics WHERE name = ?", (place.topic,)).fetchone()
-            if found is None:
+            topic_id = self._id(place.topic)
+            if topic_id is None:
                 return []
-            base = _row_id(found[0], 0)
-            rows = db.execute(
-                "SELECT id, timestamp, key, headers, value, position, size, checksum FROM messages"
-                " WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-                (base + position, _row_id(found[0] + 1, 0), limit),
-            )
-            with self._values.reading(found[0]) as file:
-                try:
-                    return self._deliveries(place, base, rows, file)
-                except FileNotFoundError as error:
-                    raise _deleted(place) from error
+            try:
+                return self._deliveries(db, place.topic, topic_id, (position, _TOPIC_ROOM), limit)
+            except FileNotFoundError as error:
+                raise _deleted(place.topic, place.group) from error
+
+    def read_between(self, topic: Extent, start: int, limit: int) -> list[Delivery]:
+        """Return messages of `topic` from `start` up to its end then. Raises Rejected if it was deleted since."""
+        with self._snapshot() as db:
+            if self._id(topic.name) != topic.id:
+                raise _deleted(topic.name, "a replay")
+            try:
+                return self._deliveries(db, topic.name, topic.id, (start, topic.end), limit)
+            except FileNotFoundError as error:
+                raise _deleted(topic.name, "a replay") from error
+
+    def extent(self, topic: str) -> Extent | None:
+        """Where the topic begins and ends now; None without a topic."""
+        with self._snapshot() as db:
+            topic_id = self._id(topic)
+            if topic_id is None:
+                return None
+            end = self._end(topic) or 0
+            (first,) = db.execute(
+                "SELECT min(id) FROM messages WHERE id >= ? AND id < ?",
+                (_row_id(topic_id, 0), _row_id(topic_id + 1, 0)),
+            ).fetchone()
+            return Extent(topic, topic_id, end if first is None else first - _row_id(topic_id, 0), end)
 
     def _deliveries(
-        self, place: Place, base: int, rows: Iterable[tuple[Any, ...]], file: ValueReader
+        self, db: sqlite3.Connection, topic: str, topic_id: int, between: tuple[int, int], limit: int
     ) -> list[Delivery]:
+        base = _row_id(topic_id, 0)
+        rows = db.execute(
+            "SELECT id, timestamp, key, headers, value, position, size, checksum FROM messages"
+            " WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (base + between[0], base + between[1], limit),
+        )
+        with self._values.reading(topic_id) as file:
+            return self._batch(topic, base, rows, file)
+
+    def _batch(self, topic: str, base: int, rows: Iterable[tuple[Any, ...]], file: ValueReader) -> list[Delivery]:
         batch: list[Delivery] = []
         size = 0
         for number, timestamp, key, headers, inline, *where in rows:
             value = inline if inline is not None else file.read(ValuePlace(*where))
             if value is None:
                 raise Rejected(
-                    f"message {number - base} of {place.topic} was lost, as when the machine loses power; collect"
+                    f"message {number - base} of {topic} was lost, as when the machine loses power; collect"
                     f" again, and move {self._path} away if that does not help"
                 )
             message = Message(value, key, json.loads(headers) if headers else {})
-            batch.append(Delivery(place.topic, 0, number - base, timestamp, message))
+            batch.append(Delivery(topic, 0, number - base, timestamp, message))
             size += len(value)
             if size >= BATCH_BYTES:
                 break
@@ -253,7 +288,10 @@ class LogFile:
                 return self._configure()
             except sqlite3.OperationalError as error:
                 # The switch to WAL does not wait for its lock, whatever the timeout.
-                if _code(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
+                if (
+                    code_of(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                    or time.monotonic() > deadline
+                ):
                     raise
             time.sleep(random.uniform(0.005, 0.05))
 
@@ -283,12 +321,16 @@ class LogFile:
         found = self._db.execute("SELECT next_offset FROM topics WHERE name = ?", (topic,)).fetchone()
         return None if found is None else int(found[0])
 
+    def _id(self, topic: str) -> int | None:
+        found = self._db.execute("SELECT id FROM topics WHERE name = ?", (topic,)).fetchone()
+        return None if found is None else int(found[0])
+
     def _check(self, place: Place) -> None:
         found = self._db.execute(
             "SELECT holder FROM groups WHERE topic = ? AND name = ?", (place.topic, place.group)
         ).fetchone()
         if found is None:
-            raise _deleted(place)
+            raise _deleted(place.topic, place.group)
         if found[0] != place.holder:
             raise Rejected(
                 f"another subscription of {place.group} to {place.topic} has taken over; this one must end"
@@ -319,7 +361,7 @@ class LogFile:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         if not self._turn.lock.acquire(timeout=self._patience):
-            raise self._locked()
+            raise self._errors.locked()
         try:
             with self._translated():
                 yield
@@ -331,59 +373,14 @@ class LogFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise self._errors.of_sqlite(error) from error
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise self._no_room() from error
-            raise self._unusable(error.strerror or str(error)) from error
-
-    def _explained(self, error: sqlite3.Error) -> StreamForgeError:
-        match _code(error):
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return self._locked()
-            case code if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._disk_is_full()):
-                return self._no_room()
-            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-                return self._unusable(str(error))
-            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-                return Rejected(
-                    f"the event bus's file {self._path} is damaged ({error}); move it away and collect again"
-                )
-        return Unavailable(f"the event bus's file {self._path} cannot be used now: {error}")
-
-    def _disk_is_full(self) -> bool:
-        try:
-            return shutil.disk_usage(self._path.parent).free < _PAGE
-        except OSError:
-            return False
-
-    def _no_room(self) -> Unavailable:
-        return Unavailable(f"there is no room on the disk of the event bus, {self._path}; free some and repeat")
-
-    def _locked(self) -> Unavailable:
-        return Unavailable(
-            f"the event bus's file {self._path} has been locked by another writer for {self._patience:g} s; repeat"
-            " when that has ended"
-        )
-
-    def _unusable(self, reason: str) -> StreamForgeError:
-        folder = self._path.parent
-        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) and os.access(self._path, os.W_OK):
-            return Unavailable(f"the event bus's file {self._path} cannot be used now: {reason}")
-        return Rejected(
-            f"the event bus cannot write its file {self._path}: {reason}; make the folder writable, or set"
-            " STREAMFORGE_HOME to one that is, such as /data/sf"
-        )
+            raise self._errors.of_system(error) from error
 
 
-def _deleted(place: Place) -> Rejected:
-    return Rejected(f"the topic {place.topic} was deleted while {place.group} read it; subscribe again")
+def _deleted(topic: str, reader: str) -> Rejected:
+    return Rejected(f"the topic {topic} was deleted while {reader} read it; subscribe again")
 
 
 def _row_id(topic_id: int, offset: int) -> int:
     return (topic_id << _OFFSET_BITS) + offset
-
-
-def _code(error: sqlite3.Error) -> int:
-    # The low byte is the kind; the rest says where it happened. Errors of the module itself carry no code.
-    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF

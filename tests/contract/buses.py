@@ -14,6 +14,7 @@ import pytest
 from resources.bus import Bus, Delivery, Message, Subscription, open_bus
 from resources.settings import Settings
 from tests.contract.adapters import DEADLINE, on_every
+from tests.servers.session import kafka_address
 
 Opener = Callable[[], Bus]
 """Makes one more bus on the same messages. It can be sent to another process."""
@@ -24,7 +25,15 @@ async def embedded_bus(folder: Path) -> AsyncIterator[Opener]:
     yield partial(open_bus, Settings(bus="embedded", home=folder))
 
 
-BUSES: dict[str, Callable[[Path], AbstractAsyncContextManager[Opener]]] = {"embedded": embedded_bus}
+@asynccontextmanager
+async def kafka_bus(folder: Path) -> AsyncIterator[Opener]:
+    yield partial(open_bus, Settings(bus="kafka", home=folder, kafka_bootstrap=kafka_address()))
+
+
+BUSES: dict[str, Callable[[Path], AbstractAsyncContextManager[Opener]]] = {
+    "embedded": embedded_bus,
+    "kafka": kafka_bus,
+}
 
 opener = on_every(BUSES)
 

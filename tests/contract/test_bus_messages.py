@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import get_args
 
 import pytest
@@ -24,6 +25,7 @@ async def test_messages_arrive_whole_and_in_order(bus: Bus, topic: str) -> None:
         Message(b"", "", {}),
         Message(bytes(range(256)), "ключ\x00", {"empty": ""}),
         Message(b"x" * MAX_MESSAGE_BYTES),
+        Message(random.Random(1).randbytes(MAX_MESSAGE_BYTES), "k" * 16_000, {"h": "v" * 16_000}),
     ]
     await bus.publish(topic, sent)
     received = await read_all(bus, topic)
@@ -95,6 +97,28 @@ async def test_a_slow_reader_loses_nothing(bus: Bus, topic: str) -> None:
         await first
         taken += await take(subscription, 10_000 - len(taken))
     assert numbers(taken) == list(range(10_000))
+
+
+async def test_publishers_at_once_keep_the_order_of_each_key(bus: Bus, topic: str) -> None:
+    async def publish(key: str) -> None:
+        for start in range(0, 100, 5):
+            await bus.publish(topic, numbered(start, start + 5, key=key))
+
+    keys = ["", "a", "b", "c", "d"]
+    await asyncio.gather(*map(publish, keys))
+    received = await read_all(bus, topic)
+    for key in keys:
+        assert numbers([one for one in received if one.message.key == key]) == list(range(100))
+
+
+async def test_a_batch_larger_than_the_bus_takes_at_once_arrives_in_order(bus: Bus, topic: str) -> None:
+    sizes = random.Random(2)
+    sent = [
+        Message(sizes.randbytes(sizes.choice([10, 1_000, 300_000, MAX_MESSAGE_BYTES])), "k") for _ in range(40)
+    ]
+    await asyncio.gather(bus.publish(topic, sent), bus.publish(f"{topic}-other", numbered(0, 5_000)))
+    assert [delivery.message for delivery in await read_all(bus, topic)] == sent
+    assert numbers(await read_all(bus, f"{topic}-other")) == list(range(5_000))
 
 
 async def test_topics_are_listed_sorted_and_kept_apart(bus: Bus, topic: str) -> None:

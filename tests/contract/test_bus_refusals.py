@@ -6,14 +6,22 @@ import asyncio
 
 import pytest
 
-from resources.bus import MAX_MESSAGE_BYTES, Bus, Delivery, Message
+from resources.bus import MAX_LABEL_BYTES, MAX_MESSAGE_BYTES, Bus, Delivery, Message
 from resources.errors import Rejected
 from tests.contract.adapters import DEADLINE
 from tests.contract.buses import Opener, numbered, numbers, read_all, take
 
 
 @pytest.mark.parametrize(
-    "wrong", [Message(bytes(MAX_MESSAGE_BYTES + 1)), Message(b"", "\ud800")], ids=["too large", "key not text"]
+    "wrong",
+    [
+        Message(bytes(MAX_MESSAGE_BYTES + 1)),
+        Message(b"", "\ud800"),
+        Message(b"", "", {"a": "\ud800"}),
+        Message(b"", "k" * (MAX_LABEL_BYTES + 1)),
+        Message(b"", "", {"a": "x" * MAX_LABEL_BYTES}),
+    ],
+    ids=["too large", "key not text", "header not text", "key too large", "headers too large"],
 )
 async def test_a_wrong_message_rejects_its_whole_batch(bus: Bus, topic: str, wrong: Message) -> None:
     with pytest.raises(Rejected):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -14,90 +15,47 @@ import pytest
 from resources.errors import Rejected, Unavailable
 from resources.launcher import Launcher, WorkerSpec, WorkerState
 from resources.launcher.inline import InlineLauncher
+from resources.launcher.process import ProcessLauncher
 from resources.settings import LauncherKind
+from tests.contract import behaviours
 from tests.contract.adapters import DEADLINE
 
-Note = Callable[[str], None]
-
-
-async def behave(spec: WorkerSpec) -> None:
-    """A worker whose module says what it does, and which writes in a file what has happened to it."""
-    diary = Path(spec.environment["DIARY"])
-
-    def note(text: str) -> None:
-        with diary.open("a") as file:
-            file.write(f"{spec.telemetry_id}: {text}\n")
-
-    note("began")
-    if spec.module in ENDINGS:
-        await ENDINGS[spec.module]()
-    else:
-        await STOPS[spec.module](note, diary.with_name("release"))
-
-
-async def finish() -> None:
-    return
-
-
-async def fail() -> None:
-    raise Unavailable("the exchange does not answer")
-
-
-async def fail_in_groups() -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(fail())
-
-
-async def leave() -> None:
-    sys.exit(3)
-
-
-async def tidy_up(note: Note, release: Path) -> None:
-    try:
-        await asyncio.sleep(600)
-    finally:
-        await asyncio.sleep(0.01)
-        note("tidied up")
-
-
-async def fail_on_stop(note: Note, release: Path) -> None:
-    try:
-        await asyncio.sleep(600)
-    finally:
-        raise Unavailable("the last event was not sent")
-
-
-async def stop_slowly(note: Note, release: Path) -> None:
-    try:
-        await asyncio.sleep(600)
-    except asyncio.CancelledError:
-        await asyncio.sleep(600)
-
-
-async def ignore(note: Note, release: Path) -> None:
-    while not release.exists():
-        with suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.01)
-
-
-ENDINGS = {"finish": finish, "fail": fail, "fail-in-groups": fail_in_groups, "exit": leave}
-STOPS = {"polite": tidy_up, "fail-on-stop": fail_on_stop, "slow-to-stop": stop_slowly, "stubborn": ignore}
+Made = AbstractAsyncContextManager[Launcher]
 
 
 @asynccontextmanager
-async def inline_launcher() -> AsyncIterator[Launcher]:
-    yield InlineLauncher(behave, insist=0.2)
+async def inline_launcher(folder: Path) -> AsyncIterator[Launcher]:
+    yield InlineLauncher(behaviours.behave, insist=0.2)
 
 
-LAUNCHERS: dict[str, Callable[[], AbstractAsyncContextManager[Launcher]]] = {"inline": inline_launcher}
+def behaving(spec: WorkerSpec) -> list[str]:
+    return [sys.executable, behaviours.__file__, spec.module, spec.telemetry_id]
 
-CAN_KILL = {"inline": False}
+
+@asynccontextmanager
+async def process_launcher(folder: Path) -> AsyncIterator[Launcher]:
+    yield ProcessLauncher(folder / "logs", {"STREAMFORGE_HOME": str(folder)}, command=behaving)
+
+
+LAUNCHERS: dict[str, Callable[[Path], Made]] = {"inline": inline_launcher, "process": process_launcher}
+
+CAN_KILL = {"inline": False, "process": True}
 """Whether a worker that ignores every request can be ended all the same."""
 
 
 @pytest.fixture(params=LAUNCHERS)
-async def launcher(request: pytest.FixtureRequest) -> AsyncIterator[Launcher]:
-    async with LAUNCHERS[request.param]() as launcher, launcher:
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def opener(name: str, tmp_path: Path) -> Callable[[], Made]:
+    return partial(LAUNCHERS[name], tmp_path)
+
+
+@pytest.fixture
+async def launcher(opener: Callable[[], Made]) -> AsyncIterator[Launcher]:
+    async with opener() as launcher, launcher:
         yield launcher
 
 
@@ -163,20 +121,20 @@ async def test_stop_insists_after_the_grace(launcher: Launcher, diary: Path) -> 
     assert (await launcher.states())["s__1"].state == "stopped"
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-async def test_a_worker_that_ignores_every_request_is_killed_or_reported(name: str, diary: Path) -> None:
-    async with LAUNCHERS[name]() as launcher, launcher:
-        await launcher.start(spec("stubborn", "s__1", diary))
-        await until_noted(diary, "s__1: began")
-        if CAN_KILL[name]:
+async def test_a_worker_that_ignores_every_request_is_killed_or_reported(
+    launcher: Launcher, name: str, diary: Path
+) -> None:
+    await launcher.start(spec("stubborn", "s__1", diary))
+    await until_noted(diary, "s__1: began")
+    if CAN_KILL[name]:
+        await launcher.stop("s__1", grace=0.02)
+    else:
+        with pytest.raises(Unavailable, match="s__1"):
             await launcher.stop("s__1", grace=0.02)
-        else:
-            with pytest.raises(Unavailable, match="s__1"):
-                await launcher.stop("s__1", grace=0.02)
-            assert (await launcher.states())["s__1"].state == "running"
-            diary.with_name("release").touch()
-            await launcher.stop("s__1", grace=DEADLINE)
-        assert (await launcher.states())["s__1"].state == "stopped"
+        assert (await launcher.states())["s__1"].state == "running"
+        diary.with_name("release").touch()
+        await launcher.stop("s__1", grace=DEADLINE)
+    assert (await launcher.states())["s__1"].state == "stopped"
 
 
 async def test_a_worker_stopped_before_its_first_step_is_gone(launcher: Launcher, diary: Path) -> None:
@@ -223,9 +181,8 @@ async def test_a_telemetry_id_starts_once(launcher: Launcher, diary: Path) -> No
         await launcher.start(spec("finish", "f__1", diary))
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
-async def test_leaving_stops_every_worker(name: str, diary: Path) -> None:
-    async with LAUNCHERS[name]() as launcher:
+async def test_leaving_stops_every_worker(opener: Callable[[], Made], diary: Path) -> None:
+    async with opener() as launcher:
         async with launcher:
             for number in range(5):
                 await launcher.start(spec("polite", f"p__{number}", diary))
