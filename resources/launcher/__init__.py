@@ -18,3 +18,7 @@ def open_launcher(settings: Settings, entrypoint: Entrypoint) -> Launcher:
             from resources.launcher.inline import InlineLauncher
 
             return InlineLauncher(entrypoint)
+        case "process":
+            from resources.launcher.process import ProcessLauncher
+
+            return ProcessLauncher(settings.home / "logs", settings.environment())

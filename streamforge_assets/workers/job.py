@@ -15,8 +15,9 @@ from resources.messages import parse_time_range, time_range
 class Job:
     """One worker's task: a dataset of one symbol over the days [start, end).
 
-    `attempt` counts the starts of this kind of worker in the workflow, from 1. With `refresh`, days that are
-    stored already are compared with their source and loaded anew if that has changed.
+    `attempt` counts the starts of this kind of worker in the workflow, from 1. A connector ignores data of
+    loaders older than `fence`, which were replaced before it was started. With `refresh`, days that are stored
+    already are compared with their source and loaded anew if that has changed.
     """
 
     queue_id: str
@@ -30,6 +31,7 @@ class Job:
     collection: str
     attempt: int = 1
     refresh: bool = False
+    fence: int = 0
 
     @property
     def partitions(self) -> list[Partition]:
@@ -54,6 +56,7 @@ class Job:
             "COLLECTION_NAME": self.collection,
             "ATTEMPT": str(self.attempt),
             "REFRESH": "1" if self.refresh else "0",
+            "FENCE": str(self.fence),
         }
 
 
@@ -77,8 +80,9 @@ def read_job(environment: Mapping[str, str]) -> Job:
             collection=environment.get("COLLECTION_NAME", ""),
             attempt=int(environment.get("ATTEMPT", "1")),
             refresh=environment.get("REFRESH", "0") == "1",
+            fence=int(environment.get("FENCE", "0")),
         )
     except KeyError as error:
         raise Rejected(f"the worker's environment lacks the variable {error.args[0]}") from error
     except ValueError as error:
-        raise Rejected(f"the worker's variable ATTEMPT must be a number: {error}") from error
+        raise Rejected(f"the worker's variables ATTEMPT and FENCE must be numbers: {error}") from error

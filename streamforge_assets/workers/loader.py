@@ -18,12 +18,16 @@ from resources.datasets import DAY, Partition
 from resources.errors import Rejected, Unavailable
 from resources.exchange.port import ArchiveFile
 from resources.ledger import LedgerEntry
+from resources.metrics import BATCHES, BYTES, RECORDS
 from resources.pages import DayReport, day_message, encode_pages, end_message, reset_message
 from streamforge_assets.workers.job import Job
 from streamforge_assets.workers.runtime import Ports, Reporter, log
 
 DAYS_AHEAD = 4
 """Days that a loader may be ahead of what the connector has stored."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.25
+"""Seconds between two looks at what is stored: each is a few requests to the brokers."""
 
 
 @dataclass
@@ -45,9 +49,15 @@ class Day:
 
     async def publish(self, rows: pa.Table) -> None:
         """Send rows to the connector."""
-        pages = await asyncio.to_thread(list, encode_pages(rows, self.partition, self.job.attempt))
+        meter = self.ports.meter
+        with meter.stage("encode"):
+            pages = await asyncio.to_thread(list, encode_pages(rows, self.partition, self.job.attempt))
         if pages:
-            await self.ports.bus.publish(self.job.topic, pages)
+            with meter.stage("publish"):
+                await self.ports.bus.publish(self.job.topic, pages)
+            meter.add(BATCHES)
+            meter.add(RECORDS, rows.num_rows)
+            meter.add(BYTES, sum(len(page.value) for page in pages))
         self.published += rows.num_rows
 
     async def restart(self) -> None:
@@ -87,7 +97,7 @@ async def load_days(job: Job, ports: Ports, reporter: Reporter, load_day: LoadDa
     for partition in set(job.partitions) - set(todo):
         await reporter.day_done(partition.day, "stored already", stored=True)
     limits = await _limits(job, ports) if todo else None
-    pace = _Pace(job, ports)
+    pace = _Pace(job, ports, reporter.stop)
     last: Day | None = None
     async with contextlib.aclosing(_days(todo, job, ports, known)) as arriving:
         async for day in arriving:
@@ -163,7 +173,8 @@ async def _days(
                 return
             partition, fetched = waiting.popleft()
             try:
-                await fetched.ready()
+                with ports.meter.stage("fetch"):
+                    await fetched.ready()
                 before = known.get(partition.day - DAY)
                 previous = before.last_position if before and before.complete else None
                 yield Day(partition, fetched.file, fetched.problem, job, ports, previous)
@@ -209,16 +220,21 @@ class _Pace:
 
     job: Job
     ports: Ports
+    stop: asyncio.Event
     ends: deque[int] = field(default_factory=deque)
 
     async def publish(self, message: Message) -> None:
         await self.ports.bus.publish(self.job.topic, [message])
         self.ends.append(sum((await self.ports.bus.end_offsets(self.job.topic)).values()))
-        while len(self.ends) > DAYS_AHEAD:
-            if await self._stored() >= self.ends[0]:
-                self.ends.popleft()
-            else:
-                await asyncio.sleep(0.02)
+        with self.ports.meter.stage("wait"):
+            pause = FIRST_PAUSE
+            while len(self.ends) > DAYS_AHEAD and not self.stop.is_set():
+                if await self._stored() >= self.ends[0]:
+                    self.ends.popleft()
+                    pause = FIRST_PAUSE
+                else:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _stored(self) -> int:
         return sum((await self.ports.bus.committed(self.job.topic, group=self.job.connector_group)).values())

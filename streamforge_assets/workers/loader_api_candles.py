@@ -161,3 +161,9 @@ def _moment(milliseconds: int) -> datetime:
 
 def _positions(runs: Sequence[Span], step: int) -> NDArray[np.int64]:
     return np.concatenate([np.arange(run.first, run.last + 1, step, dtype=np.int64) for run in runs])
+
+
+if __name__ == "__main__":
+    from streamforge_assets.workers.main import main
+
+    main(load_candles)

@@ -230,3 +230,9 @@ def _inside(table: pa.Table, day: Day) -> pa.Table:
     time = _microseconds(table)
     mask = (time >= to_us(day.partition.start)) & (time < to_us(day.partition.end))
     return table if mask.all() else table.filter(pa.array(mask))
+
+
+if __name__ == "__main__":
+    from streamforge_assets.workers.main import main
+
+    main(load_trades)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from resources.bus.port import Bus, Message, Subscription
+from resources.bus.port import Bus, Message, Start, Subscription
 from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.exchange.port import Exchange
 from resources.messages import (
@@ -21,6 +22,7 @@ from resources.messages import (
     decode_control,
     encode,
 )
+from resources.metrics import ERRORS, LAST_EVENT, Meter
 from resources.settings import Settings
 from resources.store.port import Store
 from streamforge_assets.workers.job import Job
@@ -31,6 +33,7 @@ HEARTBEAT = 5.0
 """Longest time, in seconds, between two events of a live worker."""
 
 START_LIMIT = 60.0
+OWN_START_POLL = 0.25
 LAST_EVENT_LIMIT = 10.0
 
 
@@ -42,6 +45,7 @@ class Ports:
     bus: Bus
     store: Store
     exchange: Exchange
+    meter: Meter = field(default_factory=Meter)
 
 
 @dataclass
@@ -50,12 +54,18 @@ class Reporter:
 
     bus: Bus
     job: Job
+    meter: Meter
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     records: int = 0
     watermark: str = ""
+    lag: int | None = None
 
     async def send(self, status: Status, message: str, *, finished: bool = False, **more: Any) -> None:
         """Publish one event with the totals so far. `more` are optional fields of the event."""
+        if self.watermark:
+            more["watermark"] = self.watermark
+        if self.lag is not None:
+            more["lag"] = self.lag
         event = EventMessage(
             queue_id=self.job.queue_id,
             producer=self.job.telemetry_id,
@@ -65,14 +75,17 @@ class Reporter:
             message=message,
             records_written=self.records,
             finished=finished,
-            **({"watermark": self.watermark} if self.watermark else {}),
             **more,
         )
         await self.bus.publish(EVENTS_TOPIC, [Message(encode(event), self.job.queue_id)])
+        self.meter.set(LAST_EVENT, event.timestamp)
+        log.info("%s", message, extra={"status": status, "records": self.records})
 
     async def day_done(self, day: date, message: str, **more: Any) -> None:
         """Report that a day is dealt with."""
         self.watermark = day.isoformat()
+        if more.get("failed"):
+            self.meter.add(ERRORS)
         await self.send("loading", message, partition=day, **more)
 
 
@@ -80,30 +93,45 @@ Work = Callable[[Job, Ports, Reporter], Awaitable[str]]
 """A worker's own part. Returns its last message. Ends early, with what is whole, once `reporter.stop` is set."""
 
 
-async def run_worker(job: Job, ports: Ports, work: Work) -> None:
+async def run_worker(
+    job: Job,
+    ports: Ports,
+    work: Work,
+    *,
+    stop: asyncio.Event | None = None,
+    start_limit: float = START_LIMIT,
+    commands_from: Start = "earliest",
+) -> None:
     """Run one worker from its `start` to its last event.
 
     Waits for its own `start` on `queue-control` (own consumer group, from the earliest message, because the
-    command may be older than the worker), then works until done, stopped (by command or by cancellation,
-    which is how a launcher says SIGTERM) or failed. The last event is sent in every case.
+    command may be older than the worker), then works until done, stopped (by command, by `stop`, or by
+    cancellation, which does not wait for the batch at hand) or failed. The last event is sent in every case.
+
+    Args:
+        job: what to do.
+        ports: the outside world.
+        work: does it.
+        stop: set by whoever else may ask for a stop.
+        start_limit: seconds to wait for the `start`; 0 begins without one.
+        commands_from: `latest` for a worker that nobody announced: older commands meant somebody else.
 
     Raises:
         StreamForgeError: whatever ended the work, after it was reported.
     """
-    reporter = Reporter(ports.bus, job)
+    reporter = Reporter(ports.bus, job, ports.meter, stop or asyncio.Event())
     try:
-        async with ports.bus.subscribe(CONTROL_TOPIC, group=job.telemetry_id) as commands:
-            await asyncio.wait_for(_own_start(commands, job), START_LIMIT)
-            await reporter.send("started", f"{job.target} works on {job.symbol} from {job.start} to {job.end}")
-            message = await _work(job, ports, work, reporter, commands)
+        async with ports.bus.subscribe(CONTROL_TOPIC, group=job.telemetry_id, start=commands_from) as commands:
+            if await _own_start(commands, job, reporter, start_limit):
+                await reporter.send("started", f"{job.target} works on {job.symbol} from {job.start} to {job.end}")
+                message = await _work(job, ports, work, reporter, commands)
+            else:
+                message = "Stopped before it was started"
         status: Status = "interrupted" if reporter.stop.is_set() else "finished"
         await reporter.send(status, message, finished=True)
     except asyncio.CancelledError:
         await _last_event(reporter, "interrupted", "stopped by the launcher")
         raise
-    except TimeoutError as error:
-        await _last_event(reporter, "error", f"no start command came within {START_LIMIT:.0f} s")
-        raise Unavailable(f"{job.telemetry_id}: no start command came within {START_LIMIT:.0f} s") from error
     except StreamForgeError as error:
         await _last_event(reporter, "error", str(error), retriable=not isinstance(error, Rejected))
         raise
@@ -130,6 +158,8 @@ async def _work(job: Job, ports: Ports, work: Work, reporter: Reporter, commands
 
 
 async def _last_event(reporter: Reporter, status: Status, message: str, **more: Any) -> None:
+    if status == "error":
+        reporter.meter.add(ERRORS)
     sending = asyncio.ensure_future(reporter.send(status, message, finished=True, **more))
     try:
         await asyncio.wait_for(asyncio.shield(sending), LAST_EVENT_LIMIT)
@@ -138,20 +168,37 @@ async def _last_event(reporter: Reporter, status: Status, message: str, **more: 
         log.warning("%s could not report '%s': %s", reporter.job.telemetry_id, message, error)
 
 
-async def _own_start(commands: Subscription, job: Job) -> None:
-    while True:
-        for command in await _commands(commands, job):
-            if command.command == "start":
-                return
+async def _own_start(commands: Subscription, job: Job, reporter: Reporter, limit: float) -> bool:
+    """Wait for the own `start`; false when the worker is asked to stop before.
+
+    Raises Unavailable when nothing comes within `limit` seconds.
+    """
+    if limit == 0:
+        return True
+    deadline = time.monotonic() + limit
+    while not reporter.stop.is_set():
+        started = False
+        for command in await _commands(commands, job, timeout=OWN_START_POLL):
+            started = started or command.command == "start"
+            await _carry_out(command, reporter)
+        if started:
+            return not reporter.stop.is_set()
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{job.telemetry_id}: no start command came within {limit:.0f} s")
+    return False
 
 
 async def _obey(commands: Subscription, job: Job, reporter: Reporter) -> None:
     while True:
-        for command in await _commands(commands, job):
-            if command.command == "ping":
-                await reporter.send("pong", "alive")
-            elif command.command == "stop":
-                reporter.stop.set()
+        for command in await _commands(commands, job, timeout=1.0):
+            await _carry_out(command, reporter)
+
+
+async def _carry_out(command: ControlMessage, reporter: Reporter) -> None:
+    if command.command == "ping":
+        await reporter.send("pong", "alive")
+    elif command.command == "stop":
+        reporter.stop.set()
 
 
 async def _beat(reporter: Reporter, settings: Settings) -> None:
@@ -160,10 +207,10 @@ async def _beat(reporter: Reporter, settings: Settings) -> None:
         await reporter.send("loading", f"{reporter.records} records")
 
 
-async def _commands(commands: Subscription, job: Job) -> list[ControlMessage]:
+async def _commands(commands: Subscription, job: Job, *, timeout: float) -> list[ControlMessage]:
     """The commands for this worker among the next messages; those of others are passed over."""
     mine: list[ControlMessage] = []
-    for delivery in await commands.receive(limit=5000):
+    for delivery in await commands.receive(limit=5000, timeout=timeout):
         if delivery.message.key not in {"", job.queue_id}:
             continue
         try:

@@ -10,9 +10,13 @@ from datetime import UTC, date, datetime
 from resources.datasets import DAY, Dataset, Partition
 from resources.errors import StreamForgeError
 from resources.ledger import Explained, LedgerEntry, Span
+from resources.store.port import Store
+from streamforge_assets.workflow.examination import look_again
 from streamforge_assets.workflow.platform import Platform
 
 SHOWN_HOLES = 10
+SETTLING = 5.0
+"""Seconds to wait for the ledger entry of rows that somebody else has just written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +35,19 @@ async def collect_partitions(
     *,
     refresh: bool = False,
     accepted_by: str = "",
+    run_id: str = "",
 ) -> list[Collected]:
     """Bring `partitions` (all of `dataset`) into the store and say how each of them ended.
 
     One workflow for each unbroken run of days of a symbol, a few at a time. One that fails takes only its own
     partitions with it. With `accepted_by`, holes that remain are recorded as accepted by that person.
+    `run_id` is the Dagster run that materialises what comes.
     """
     limit = asyncio.Semaphore(platform.settings.workflows)
 
     async def one(symbol: str, start: date, end: date) -> list[Collected]:
         async with limit:
-            return await _collect_range(platform, dataset, symbol, start, end, refresh=refresh)
+            return await _collect_range(platform, dataset, symbol, start, end, refresh=refresh, run_id=run_id)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(*run)) for run in day_ranges(partitions)]
@@ -74,18 +80,37 @@ def describe_holes(entry: LedgerEntry) -> str:
 
 
 async def _collect_range(
-    platform: Platform, dataset: Dataset, symbol: str, start: date, end: date, *, refresh: bool
+    platform: Platform, dataset: Dataset, symbol: str, start: date, end: date, *, refresh: bool, run_id: str
 ) -> list[Collected]:
     failures: dict[date, str] = {}
     cause = "its workflow ended without it"
     try:
-        outcome = await platform.coordinator.collect(dataset, symbol, start, end, refresh=refresh)
+        outcome = await platform.coordinator.collect(dataset, symbol, start, end, refresh=refresh, run_id=run_id)
         failures = outcome.failures
     except StreamForgeError as error:
         cause = str(error)
-    entries = {entry.day: entry for entry in await platform.store.ledger(dataset.name, symbol, start, end)}
     wanted = [Partition(dataset.name, symbol, start + DAY * i) for i in range((end - start).days)]
+    entries = await _entries(platform.store, wanted)
     return [_judge(partition, entries.get(partition.day), failures, cause) for partition in wanted]
+
+
+async def _entries(store: Store, wanted: Sequence[Partition]) -> dict[date, LedgerEntry]:
+    """The ledger's entries of days of one symbol.
+
+    Another process that loads the same day may have committed its rows and be about to write its entry: wait for
+    that, and look at the rows here if it does not come.
+    """
+    dataset, symbol, end = wanted[0].dataset, wanted[0].symbol, wanted[-1].day + DAY
+    deadline = asyncio.get_running_loop().time() + SETTLING
+    while True:
+        entries = {entry.day: entry for entry in await store.ledger(dataset, symbol, wanted[0].day, end)}
+        absent = [await store.stored(partition) for partition in wanted if partition.day not in entries]
+        unknown = [stored for stored in absent if stored is not None]
+        if not unknown:
+            return entries
+        if asyncio.get_running_loop().time() > deadline:
+            return entries | {stored.partition.day: await look_again(store, stored) for stored in unknown}
+        await asyncio.sleep(0.05)
 
 
 def _judge(partition: Partition, entry: LedgerEntry | None, failures: dict[date, str], cause: str) -> Collected:

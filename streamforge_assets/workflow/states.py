@@ -13,15 +13,52 @@ from resources.datasets import Dataset
 WORKFLOWS = "workflows"
 """The store's collection of workflow documents."""
 
+STOP_REQUESTS = "workflow-stops"
+"""The store's collection of wishes that a workflow be stopped, by queue_id; its coordinator looks for them."""
+
+COORDINATOR = "coordinator"
+"""The `worker` of an incident that is the loss of the workflow's coordinator."""
+
+TARGETS = ("arango-connector", "loader-producer")
+"""The workers of a workflow, as `queue-control` addresses them."""
+
 State = Literal["pending", "running", "finished", "failed", "cancelled"]
+
+OVER: frozenset[State] = frozenset({"finished", "failed", "cancelled"})
+"""The states that a workflow does not leave any more."""
+
+
+class Incident(BaseModel):
+    """A worker that had to be replaced, or could not be any more.
+
+    Attributes:
+        at: when it was noticed.
+        worker: its telemetry_id.
+        attempt: the number of its start.
+        cause: why, in one sentence.
+        healed_in: seconds until its successor reported; None where there is none, or not yet.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    at: datetime
+    worker: str
+    attempt: int
+    cause: str
+    healed_in: float | None = None
 
 
 class Workflow(BaseModel):
-    """One request for a dataset of a symbol over days [start, end), as `workflows/<queue_id>` keeps it."""
+    """One request for a dataset of a symbol over days [start, end), as `workflows/<queue_id>` keeps it.
+
+    `run_id` is the Dagster run that asked for it and materialises what it brings; empty where nobody does.
+    `coordinator` names the process that runs it, as `takeover.this_process` does.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     queue_id: str
+    run_id: str = ""
     dataset: str
     symbol: str
     start: date
@@ -30,7 +67,9 @@ class Workflow(BaseModel):
     state: State = "pending"
     records: int = 0
     attempts: dict[str, int] = {}
+    coordinator: str = ""
     message: str = ""
+    history: tuple[Incident, ...] = ()
     created_at: datetime
     updated_at: datetime
 
@@ -38,13 +77,23 @@ class Workflow(BaseModel):
         """The same workflow after `changes`, dated now."""
         return self.model_copy(update={**changes, "updated_at": datetime.now(UTC)})
 
+    def healed(self, worker: str, seconds: float) -> Workflow:
+        """The same workflow once a successor of `worker` has reported."""
+        history = tuple(
+            item.model_copy(update={"healed_in": round(seconds, 3)}) if item.worker == worker else item
+            for item in self.history
+        )
+        return self.model_copy(update={"history": history})
+
 
 def new_suffix() -> str:
     """Six random hexadecimal digits, which tell workflows and workers of one name apart."""
     return secrets.token_hex(3)
 
 
-def new_workflow(dataset: Dataset, symbol: str, start: date, end: date, template: str) -> Workflow:
+def new_workflow(
+    dataset: Dataset, symbol: str, start: date, end: date, template: str, *, run_id: str = ""
+) -> Workflow:
     """A pending workflow with a fresh id, such as `wf-btcusdt-api_candles_5m-20240801-a1b2c3`."""
     now = datetime.now(UTC)
     lower = symbol.lower()
@@ -53,6 +102,7 @@ def new_workflow(dataset: Dataset, symbol: str, start: date, end: date, template
     )
     return Workflow(
         queue_id=f"wf-{lower}-{dataset.api_type}-{start:%Y%m%d}-{new_suffix()}",
+        run_id=run_id,
         dataset=dataset.name,
         symbol=symbol,
         start=start,

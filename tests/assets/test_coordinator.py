@@ -2,21 +2,27 @@
 
 import asyncio
 import contextlib
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
 from resources.artifacts import open_artifacts
 from resources.bus import open_bus
-from resources.datasets import TRADES
+from resources.datasets import TRADES, Partition
 from resources.errors import Rejected, Unavailable
 from resources.exchange import open_exchange
 from resources.launcher import open_launcher
 from resources.store import open_store
+from sensors.healing_plan import lost
+from sensors.self_healing import end_workflow
+from streamforge_assets.workers import loader
 from streamforge_assets.workers.registry import in_process
 from streamforge_assets.workers.runtime import Ports
-from streamforge_assets.workflow.coordinator import Coordinator, WorkflowFailed
-from streamforge_assets.workflow.states import WORKFLOWS
+from streamforge_assets.workflow import collection
+from streamforge_assets.workflow.collection import collect_partitions
+from streamforge_assets.workflow.coordinator import Coordinator, WorkflowFailed, WorkflowStopped
+from streamforge_assets.workflow.platform import open_platform
+from streamforge_assets.workflow.states import WORKFLOWS, Workflow
 from tests.simulated import END, START, SYMBOL, assert_same, stored_rows, true_rows
 
 
@@ -78,9 +84,10 @@ MODULES = ("loader_api_trades", "arango_connector")
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("harm", [never_starts, falls_silent_half_way])
 async def test_a_worker_that_falls_silent_is_replaced_and_the_result_is_the_truth(
-    settings, exchange, module, harm
+    settings, exchange, module, harm, monkeypatch
 ):
-    settings = settings.model_copy(update={"silence_limit": 1.0})
+    monkeypatch.setattr(loader, "DAYS_AHEAD", 0)  # else it may be through before it is frozen
+    settings = settings.model_copy(update={"silence_limit": 1.0, "start_limit": 1.0})
     wrap, starts = broken(module, 1, harm)
     async with coordinator(settings, wrap) as (made, store):
         outcome = await made.collect(TRADES, SYMBOL, START, END)
@@ -94,7 +101,7 @@ async def test_a_worker_that_falls_silent_is_replaced_and_the_result_is_the_trut
 
 
 async def test_after_the_last_attempt_the_workflow_fails_with_the_cause(settings, exchange):
-    settings = settings.model_copy(update={"silence_limit": 0.3, "worker_attempts": 2})
+    settings = settings.model_copy(update={"start_limit": 0.3, "worker_attempts": 2})
     wrap, starts = broken("arango_connector", 99, never_starts)
     async with coordinator(settings, wrap) as (made, store):
         with pytest.raises(
@@ -119,8 +126,92 @@ async def test_cancelling_ends_the_workers_and_says_so(settings, exchange):
         assert all(state.state != "running" for state in (await made.launcher.states()).values())
 
 
+async def test_a_coordinator_that_wakes_up_after_it_was_given_up_stops_and_leaves_the_last_word(
+    settings, exchange
+):
+    """Else the loss would be forgotten, and with it that the days are still owed."""
+    wrap, _ = broken("arango_connector", 99, never_starts)
+    async with coordinator(settings, wrap) as (made, store):
+        work = asyncio.ensure_future(made.collect(TRADES, SYMBOL, START, END))
+        while not (documents := await store.documents(WORKFLOWS)):
+            await asyncio.sleep(0.01)
+        given_up = lost(Workflow.model_validate(documents[0]), "it was gone", now=datetime.now(UTC))
+        await end_workflow(store, made.bus, given_up, by="self_healing")
+        with pytest.raises(WorkflowStopped, match="stopped by self_healing"):
+            await work
+        (document,) = await store.documents(WORKFLOWS)
+        assert Workflow.model_validate(document) == given_up
+        assert all(state.state != "running" for state in (await made.launcher.states()).values())
+
+
 def test_an_unknown_worker_is_refused(settings):
     from resources.launcher.port import WorkerSpec
 
     with pytest.raises(Rejected, match="no worker called 'nobody'"):
         asyncio.run(in_process(None)(WorkerSpec("nobody", "nobody__1")))
+
+
+async def test_a_day_that_another_process_rewrote_meanwhile_is_looked_at_again(settings, exchange, monkeypatch):
+    """Two overlapping backfills: the other one has committed its rows, and died before its ledger entry."""
+    monkeypatch.setattr(collection, "SETTLING", 0.2)
+    async with open_platform(settings) as platform:
+        collect = platform.coordinator.collect
+
+        async def and_rewrite(*arguments, **more):
+            outcome = await collect(*arguments, **more)
+            partition = Partition("trades", SYMBOL, START)
+            rows = await platform.store.read("trades", [SYMBOL], partition.start, partition.end)
+            await platform.store.upsert("trades", rows.slice(0, 1))
+            assert await platform.store.ledger("trades", SYMBOL) == []
+            return outcome
+
+        platform.coordinator.collect = and_rewrite
+        (found,) = await collect_partitions(platform, TRADES, [Partition("trades", SYMBOL, START)])
+    assert found.failure == ""
+    assert found.entry is not None
+    assert found.entry.complete
+
+
+class AwayBus:
+    """A bus that nobody can reach while `reachable` is not set."""
+
+    def __init__(self, bus):
+        self._bus = bus
+        self.reachable = asyncio.Event()
+        self.reachable.set()
+
+    async def publish(self, topic, batch):
+        await self.reachable.wait()
+        await self._bus.publish(topic, batch)
+
+    async def end_offsets(self, topic):
+        await self.reachable.wait()
+        return await self._bus.end_offsets(topic)
+
+    def __getattr__(self, name):
+        return getattr(self._bus, name)
+
+
+async def test_workers_are_not_replaced_because_the_bus_was_away(settings, exchange):
+    """Their silence says nothing then; replacing all of them would only add to the trouble."""
+    settings = settings.model_copy(update={"silence_limit": 2.0})
+    async with open_bus(settings) as inner, open_store(settings) as store, open_exchange(settings) as source:
+        bus = AwayBus(inner)
+        workers = in_process(Ports(settings, bus, store, source))
+        async with open_launcher(settings, workers) as launcher:
+            work = asyncio.create_task(
+                Coordinator(settings, bus, store, launcher).collect(TRADES, SYMBOL, START, END)
+            )
+            async with asyncio.timeout(30):
+                while not await store.ledger("trades", SYMBOL):
+                    await asyncio.sleep(0.01)
+            bus.reachable.clear()
+            await asyncio.sleep(4 * settings.silence_limit)
+            assert not work.done()
+            bus.reachable.set()
+            outcome = await work
+    assert outcome.workflow.history == ()
+    assert_same(
+        await stored_rows(settings, "trades", SYMBOL, START, END),
+        true_rows(exchange, "trades", SYMBOL, START, END),
+    )
