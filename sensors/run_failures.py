@@ -1,0 +1,112 @@
+"""The sensors `run_failures` and `run_cancellations`: a run that ends badly takes its workflows with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from resources.settings import Settings
+from resources.store import open_store
+from sensors.documents import parse_workflows
+from sensors.healing_plan import lost
+from sensors.outside import BUDGET, bus_of, run_until
+from sensors.self_healing import end_workflow
+from streamforge_assets.workflow.states import OVER, WORKFLOWS, Workflow
+
+
+def run_failures(settings: Settings) -> dg.SensorDefinition:
+    """Stop what a failed run leaves running, and keep the run's cause in the workflows' documents.
+
+    A run that fails by itself ends its workflows itself. This is for one that Dagster found dead: its workflows
+    count as having lost their coordinator, so `self_healing` may ask for their days again.
+
+    Raises, and so fails the tick, when bus or store cannot be reached. Dagster goes on with the next run then;
+    what this one missed, `self_healing` ends a minute later, without the run's cause.
+    """
+
+    @dg.run_status_sensor(
+        name="run_failures",
+        run_status=dg.DagsterRunStatus.FAILURE,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Stops the workflows of a failed run and keeps the cause.",
+    )
+    def sensor(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
+        deadline = time.monotonic() + BUDGET
+        return _skip(
+            run_until(deadline, end_workflows_of(settings, context.dagster_run.run_id, "failed", _cause(context)))
+        )
+
+    return sensor
+
+
+def run_cancellations(settings: Settings) -> dg.SensorDefinition:
+    """Stop what a cancelled run leaves running. Somebody wanted its end, so its days are not asked for again.
+
+    Raises as `run_failures` does.
+    """
+
+    @dg.run_status_sensor(
+        name="run_cancellations",
+        run_status=dg.DagsterRunStatus.CANCELED,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Stops the workflows of a cancelled run.",
+    )
+    def sensor(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
+        deadline = time.monotonic() + BUDGET
+        return _skip(
+            run_until(
+                deadline, end_workflows_of(settings, context.dagster_run.run_id, "cancelled", _cause(context))
+            )
+        )
+
+    return sensor
+
+
+async def end_workflows_of(settings: Settings, run_id: str, state: str, cause: str) -> list[Workflow]:
+    """End the workflows of the run `run_id` that are not over, as `state`, and return them as they now are."""
+    async with open_store(settings) as store:
+        known, _ = parse_workflows(await store.documents(WORKFLOWS))
+        running = [one for one in known if one.run_id == run_id and one.state not in OVER]
+        if not running:
+            return []
+        message = f"the run {run_id} {'was cancelled' if state == 'cancelled' else 'failed'}: {cause}"
+        ended = [_ended(one, state, message) for one in running]
+        async with bus_of(settings) as bus:
+            for one in ended:
+                await end_workflow(store, bus, one, by=message)
+        return ended
+
+
+def _ended(workflow: Workflow, state: str, message: str) -> Workflow:
+    if state == "failed":
+        return lost(workflow, message, now=datetime.now(UTC))
+    return workflow.moved(state="cancelled", message=message)
+
+
+def _skip(ended: Sequence[Workflow]) -> dg.SkipReason | None:
+    if not ended:
+        return dg.SkipReason("the run left no workflow behind")
+    return dg.SkipReason(f"ended {', '.join(one.queue_id for one in ended)}")
+
+
+def _cause(context: dg.RunStatusSensorContext) -> str:
+    """Why the run ended, in one sentence: that of the step that failed, or Dagster's own."""
+    for record in context.instance.get_records_for_run(
+        context.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1
+    ).records:
+        event = record.event_log_entry.dagster_event
+        if event is not None and event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data and failure.user_failure_data.description:
+                return failure.user_failure_data.description
+            error = failure.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                return error.message.strip()
+    return context.dagster_event.message or "Dagster does not say why"
