@@ -9,16 +9,17 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from resources.datasets import INTERVALS
 from resources.errors import Rejected
 
-BusKind = Literal["embedded"]
+BusKind = Literal["embedded", "kafka"]
+KafkaSecurity = Literal["PLAINTEXT", "SASL_SSL"]
 StoreKind = Literal["lake"]
 ArtifactsKind = Literal["local"]
-LauncherKind = Literal["inline"]
+LauncherKind = Literal["inline", "process"]
 ExchangeKind = Literal["simulated", "binance"]
 TrainerKind = Literal["inline", "process"]
 DeviceKind = Literal["cpu", "cuda"]
@@ -42,6 +43,23 @@ class Settings(BaseSettings):
     rest_url: str = Field("", description="base URL of the exchange's REST API; empty: the exchange's own")
     archive_url: str = Field("", description="base URL (http, https or file) of the exchange's archive")
     bus: BusKind = Field("embedded", description="what carries messages between the parts")
+    kafka_bootstrap: str = Field(
+        "127.0.0.1:9092", description="brokers to begin with, such as kafka-0:9092,kafka-1:9092"
+    )
+    kafka_security: KafkaSecurity = Field(
+        "PLAINTEXT", description="PLAINTEXT, or SASL_SSL: TLS, and a user with SCRAM-SHA-512"
+    )
+    kafka_user: str = Field("", description="user at the brokers, for SASL_SSL")
+    kafka_password: SecretStr = Field(SecretStr(""), description="the user's password")
+    kafka_password_file: Path | None = Field(
+        None, description="file with the password instead, such as /run/secrets/kafka-password"
+    )
+    kafka_ca_file: Path | None = Field(
+        None, description="authority that signed the brokers' certificates (PEM); empty: the system's"
+    )
+    kafka_patience: float = Field(
+        60.0, gt=0, description="seconds that a call waits for brokers that do not answer"
+    )
     store: StoreKind = Field("lake", description="where records are kept")
     artifacts: ArtifactsKind = Field("local", description="where files are kept")
     launcher: LauncherKind = Field("inline", description="what starts the workers")
@@ -59,7 +77,10 @@ class Settings(BaseSettings):
     request_timeout: float = Field(20.0, gt=0, description="seconds before a silent HTTP request is given up")
     request_attempts: int = Field(5, ge=1, le=20, description="tries of one HTTP request")
     silence_limit: float = Field(30.0, gt=0, description="seconds without an event before a worker is restarted")
-    worker_attempts: int = Field(3, ge=1, le=20, description="starts of one worker before its workflow fails")
+    start_limit: float = Field(60.0, gt=0, description="seconds within which a started worker must send an event")
+    worker_attempts: int = Field(
+        3, ge=1, le=20, description="starts of one worker in a row that may bring no day before its workflow fails"
+    )
     workflows: int = Field(2, ge=1, le=32, description="workflows of one run that work at the same time")
     collection_template: str = Field(
         "{symbol}_{type}_{start}", description="name of a workflow's collection: symbol, type, start, end"
@@ -75,6 +96,9 @@ class Settings(BaseSettings):
     )
     model_lags: int = Field(1, ge=1, le=12, description="bars by which a leader may precede its follower")
     model_seed: int = Field(1, ge=0, description="seed of everything random in training")
+    api_token_file: Path | None = Field(
+        None, description="file with the token that clients of the queue-manager must show; empty: none is asked"
+    )
     trainer: TrainerKind = Field("inline", description="where models are trained: in this process or in their own")
     device: DeviceKind = Field("cpu", description="what models are trained on")
     threads: int = Field(1, ge=1, le=256, description="threads of one graph or training; no more than cores")
@@ -87,6 +111,15 @@ class Settings(BaseSettings):
         schemes = ("http", "https", "file") if info.field_name == "archive_url" else ("http", "https")
         if value and not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
             raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return value
+
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _brokers(cls, value: str) -> str:
+        for address in value.split(","):
+            host, _, port = address.strip().rpartition(":")
+            if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+                raise ValueError(f"{address.strip()!r} is not host:port")
         return value
 
     @field_validator("intervals", mode="before")
@@ -129,6 +162,12 @@ class Settings(BaseSettings):
         """The first day that can be a partition."""
         return self.start_date or _FIRST_DAY[self.exchange]
 
+    def environment(self) -> dict[str, str]:
+        """The variables that give another process, in any folder, the same settings. Secrets stand in clear."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values["home"] = self.home.absolute()
+        return {f"{PREFIX}{name.upper()}": _text(value) for name, value in values.items() if value is not None}
+
 
 def load_settings(**overrides: object) -> Settings:
     """Read the settings from the environment, `.env`, and `overrides`, which win.
@@ -147,6 +186,10 @@ def load_settings(**overrides: object) -> Settings:
         raise Rejected(
             f"the setting {PREFIX}{name.upper()} is {given!r}, which is wrong: {first['msg']}{example}"
         ) from error
+
+
+def _text(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else _shown(value)
 
 
 def _shown(value: object) -> str:

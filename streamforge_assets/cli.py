@@ -12,6 +12,7 @@ import logging
 import sys
 import traceback
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -19,28 +20,43 @@ import stamina.instrumentation
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
-from resources.errors import StreamForgeError
+from resources.datasets import DAY
+from resources.errors import Rejected, StreamForgeError
 from resources.settings import load_settings
+from streamforge_assets.cli_operations import QueueId, dlq_app, retry_range, workflows_app
 from streamforge_assets.client import Result, StreamForge, connect
-from streamforge_assets.terminal import console, status_map, summary_table
+from streamforge_assets.model_client import Trained
+from streamforge_assets.request import parse_day
+from streamforge_assets.terminal import (
+    console,
+    edge_sentence,
+    edge_table,
+    forecast_table,
+    status_map,
+    summary_table,
+)
 
 NOT_COMPLETE = 3
 INTERRUPTED = 130
 SHOWN_FAILURES = 20
 DEMO_SYMBOLS = 12
 DEMO_RANGE = (date(2024, 8, 1), date(2024, 8, 31))
+DEMO_FOLDS = 7
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Collect crypto market data, complete and proven. Settings are STREAMFORGE_* variables or a .env file.",
+    help="Collect crypto market data, complete and proven, and train models on them. Settings are STREAMFORGE_* "
+    "variables or a .env file.",
 )
 symbols_app = typer.Typer(no_args_is_help=True, help="Choose the symbols to collect.")
 exchange_app = typer.Typer(no_args_is_help=True, help="The simulated exchange.")
 app.add_typer(symbols_app, name="symbols")
 app.add_typer(exchange_app, name="exchange")
+app.add_typer(workflows_app, name="workflows")
+app.add_typer(dlq_app, name="dlq")
 
 Symbols = Annotated[str, typer.Option("--symbols", help="such as BTCUSDT,ETHUSDT; default: those added")]
 From = Annotated[str, typer.Option("--from", metavar="DAY", help="first day (UTC), such as 2024-08-01")]
@@ -103,6 +119,15 @@ def backfill(
     _conclude(result)
 
 
+@workflows_app.command("retry")
+def workflows_retry(queue_id: QueueId, dagster_url: DagsterUrl = "") -> None:
+    """Run the work of a workflow that is over once more, as a new one. What is stored complete is not fetched."""
+    workflow = retry_range(queue_id)
+    _say(f"{workflow.dataset} of {workflow.symbol}, {workflow.start} to {workflow.end} (exclusive)")
+    client = connect(dagster_url or None)
+    _conclude(client.backfill([workflow.dataset], [workflow.symbol], start=workflow.start, end=workflow.end))
+
+
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
     """Show what is stored: complete, partial and missing days of each dataset and symbol."""
@@ -132,6 +157,48 @@ def export(
     chosen = symbols.split(",") if symbols else client.symbols()
     rows = client.export(dataset, chosen, start, end, out)
     _say(f"wrote {rows:,} rows to {out}")
+
+
+@app.command()
+def train(
+    start: From,
+    end: To,
+    symbols: Symbols = "",
+    folds: Annotated[
+        int, typer.Option(min=0, help="last days to forecast, each by the model of the day before")
+    ] = 7,
+) -> None:
+    """Collect what is missing, then make features, graphs, models and forecasts. Repeated, it does the rest."""
+    client = connect()
+    _train(client, symbols.split(",") if symbols else None, parse_day(start), parse_day(end), folds)
+
+
+@app.command()
+def report(
+    start: From,
+    end: To,
+    out: Annotated[Path | None, typer.Option("--out", help="copy the HTML file to this path")] = None,
+) -> None:
+    """Write the honest report of the forecasts of a range of days as one HTML file."""
+    made = connect().report(start, end)
+    if out is not None:
+        out.write_text(made.html, encoding="utf-8")
+    _say(made.verdict)
+    typer.echo(str(out or made.path))
+
+
+@app.command()
+def graph(
+    day: Annotated[str, typer.Argument(metavar="DAY", help="such as 2024-08-30")],
+    most: Annotated[int, typer.Option(min=1, help="edges to show")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, all edges")] = False,
+) -> None:
+    """Print the strongest edges between assets on a day."""
+    found = connect().graph(day)
+    if as_json:
+        typer.echo(found.edges.to_json(orient="records", indent=1))
+    else:
+        console().print(edge_table(found, most))
 
 
 @exchange_app.command("serve")
@@ -174,6 +241,23 @@ def ui(
         serve_ui(settings, host, port)
 
 
+@app.command("queue-manager")
+def queue_manager(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: a free one")] = 8700,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    dagster_url: DagsterUrl = "http://127.0.0.1:3000",
+) -> None:
+    """Serve the HTTP API through which other programs have pipelines run by a Dagster (`streamforge ui`)."""
+    if find_spec("uvicorn") is None or find_spec("fastapi") is None:
+        raise Rejected(
+            "the queue-manager is not installed; install it with: pip install 'streamforge[queue-manager]'"
+        )
+    from streamforge_assets.queue_manager.serve import serve_queue_manager
+
+    logging.getLogger("streamforge").setLevel(logging.INFO)
+    asyncio.run(serve_queue_manager(load_settings(), dagster_url, host, port))
+
+
 @app.command()
 def doctor() -> None:
     """Check the settings and every port; one line each."""
@@ -194,31 +278,50 @@ def doctor() -> None:
 
 @app.command()
 def demo() -> None:
-    """Collect 12 symbols x 30 days from the simulated exchange and show what arrived."""
+    """Collect 12 symbols x 30 days from the simulated exchange, train on them and report, all in a few minutes."""
     client = connect(exchange="simulated", simulator_symbols=DEMO_SYMBOLS)
     symbols = client.exchange_symbols()[:DEMO_SYMBOLS]
     start, end = DEMO_RANGE
-    _say(f"collecting trades and candles_5m of {len(symbols)} symbols, {start} to {end} (exclusive)")
-    result = client.backfill(["trades", "candles_5m"], symbols, start=start, end=end)
-    _conclude(result)
+    trained = _train(client, symbols, start, end, DEMO_FOLDS)
+    made = client.report(trained.forecasts[0], end)
+    _say(f"{made.verdict}\n\nreport: {made.path}")
     _say(
         "next:\n"
         "  .venv/bin/streamforge status                 what is stored, as a map\n"
-        "  make ui                                      the same in Dagster's web UI\n"
-        "  .venv/bin/streamforge export candles_5m --symbols BTCUSDT --from 2024-08-01 --to 2024-08-31 "
-        "--out btc.parquet"
+        f"  .venv/bin/streamforge graph {end - DAY}       who leads whom\n"
+        "  make ui                                      all of it in Dagster's web UI"
     )
 
 
+def _train(client: StreamForge, symbols: list[str] | None, start: date, end: date, folds: int) -> Trained:
+    """Collect, train, and print what came of it; ends the command when days could not be made."""
+    collected, trained = client.train(symbols, start=start, end=end, folds=folds)
+    _show(collected)
+    for name, sentence in trained.failures.items():
+        _say(f"not complete: {name}: {sentence}")
+    if trained.forecasts and "forecasts" not in trained.failures:
+        console().print(forecast_table(client.scores(trained.forecasts[0], end)))
+        edges = client.edge_score(trained.models[-1])
+        if edges is not None:
+            typer.echo(edge_sentence(edges))
+    if not (collected.complete and trained.complete):
+        raise typer.Exit(NOT_COMPLETE)
+    return trained
+
+
 def _conclude(result: Result) -> None:
+    _show(result)
+    if not result.complete:
+        raise typer.Exit(NOT_COMPLETE)
+
+
+def _show(result: Result) -> None:
     console().print(summary_table(result.entries))
     _say(f"{result.partitions} partitions, {result.rows:,} rows, {result.seconds:.1f} s")
     for partition, sentence in list(result.failures.items())[:SHOWN_FAILURES]:
         _say(f"not complete: {partition}: {sentence}")
     if len(result.failures) > SHOWN_FAILURES:
         _say(f"... and {len(result.failures) - SHOWN_FAILURES} more; `streamforge status` shows all")
-    if not result.complete:
-        raise typer.Exit(NOT_COMPLETE)
 
 
 def _hint_intervals(client: StreamForge, datasets: list[str]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import getpass
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from resources.datasets import TRADES, Dataset, Partition, candles, days, midnight, parse_dataset
+from resources.datasets import DAY, TRADES, Dataset, Partition, candles, days, midnight, parse_dataset
 from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.ledger import LedgerEntry
 from resources.settings import Settings, load_settings
@@ -22,13 +21,13 @@ from resources.store import open_store
 from resources.store.frames import to_frame
 from resources.store.port import Store
 from streamforge_assets.export import export_rows
+from streamforge_assets.model_client import ModelClient, Trained
 from streamforge_assets.progress import PartitionBar, watch
 from streamforge_assets.request import Request, check_symbols, check_with_exchange, parse_day, parse_request
 from streamforge_assets.status import Status, read_status
 from streamforge_assets.workflow.platform import reachable_exchange
 
 if TYPE_CHECKING:
-    import dagster as dg
     import pandas as pd
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class Result:
         return not self.failures
 
 
-class StreamForge:
+class StreamForge(ModelClient):
     """A connection to one StreamForge: its home folder, or a running Dagster for the work.
 
     Every method may be called from a notebook, where an event loop runs already.
@@ -74,7 +73,7 @@ class StreamForge:
         """Return the symbols that are collected."""
         from streamforge_assets import local_dagster
 
-        with self._instance() as instance:
+        with self._dagster() as instance:
             return local_dagster.list_symbols(instance)
 
     def add_symbols(self, *symbols: str) -> None:
@@ -91,14 +90,14 @@ class StreamForge:
                     await check_symbols(symbols, exchange)
 
         self._run(check)
-        with self._instance() as instance:
+        with self._dagster() as instance:
             local_dagster.add_symbols(instance, symbols)
 
     def remove_symbol(self, symbol: str) -> None:
         """Stop collecting a symbol. What is stored of it stays. Raises Rejected if it was not collected."""
         from streamforge_assets import local_dagster
 
-        with self._instance() as instance:
+        with self._dagster() as instance:
             known = local_dagster.list_symbols(instance)
             if symbol not in known:
                 raise Rejected(f"{symbol} is not collected; there are {', '.join(known) or 'no symbols'}")
@@ -161,6 +160,28 @@ class StreamForge:
                 failures.setdefault(partition, "it was not collected")
         return Result(len(request.partitions), tuple(entries), failures, time.perf_counter() - began)
 
+    def train(
+        self,
+        symbols: Sequence[str] | None = None,
+        *,
+        start: str | date,
+        end: str | date,
+        folds: int = 7,
+        progress: bool = True,
+    ) -> tuple[Result, Trained]:
+        """Collect trades and candles of [start, end) that are missing, then do what `make_models` does.
+
+        A symbol with holes does not stop the others: it is left out where it covers too little.
+
+        Raises:
+            Rejected: for a request that cannot be met, or too few days for one model; nothing was started.
+            Unavailable: when a part that is needed does not work.
+        """
+        self._plan(parse_day(start), parse_day(end) - DAY, folds)
+        datasets = [TRADES.name, candles(self.settings.feature_interval).name]
+        collected = self.backfill(datasets, symbols, start=start, end=end, progress=progress)
+        return collected, self.make_models(start=start, end=end, folds=folds, progress=progress)
+
     def candles(
         self, symbols: str | Sequence[str], interval: str, start: str | date, end: str | date
     ) -> pd.DataFrame:
@@ -217,7 +238,7 @@ class StreamForge:
             start_blocking_portal() as portal,
             portal.wrap_async_context_manager(_prepared(self.settings, request)),
             portal.wrap_async_context_manager(watch(self.settings, bar.hear)),
-            self._instance() as instance,
+            self._dagster() as instance,
             session.kept_open(),
         ):
             run_backfill(instance, session, request, refresh=refresh, accepted_by=accepted_by)
@@ -257,11 +278,6 @@ class StreamForge:
             ]
 
         return self._with_store(read)
-
-    def _instance(self) -> AbstractContextManager[dg.DagsterInstance]:
-        from streamforge_assets.local_dagster import open_instance
-
-        return open_instance(self.settings)
 
     def _with_store(self, work: Callable[[Store], Awaitable[T]]) -> T:
         async def opened() -> T:

@@ -2,21 +2,24 @@
 
 import dagster as dg
 
-from resources.datasets import TRADES, candles
 from resources.settings import Settings, load_settings
-from streamforge_assets.assets.market_data import market_asset
+from sensors.catalogue import sensors
+from sensors.queue_events import stream_asset
+from streamforge_assets.assets.catalogue import market_assets, modelling_assets
 from streamforge_assets.assets.session import Session
-from streamforge_assets.schedules import daily_market_data
+from streamforge_assets.planted import planted
+from streamforge_assets.schedules import daily_market_data, daily_models
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
-    """The assets, schedules and resources that `settings` ask for."""
-    datasets = [TRADES, *(candles(interval) for interval in settings.intervals)]
-    market = [market_asset(settings, dataset) for dataset in datasets]
+    """The assets, schedules, sensors and resources that `settings` ask for."""
+    market, modelling = market_assets(settings), modelling_assets(settings)
+    truth = planted(settings)
     return dg.Definitions(
-        assets=market,
-        schedules=[daily_market_data(market)],
-        resources={"session": Session(settings)},
+        assets=[*market, *modelling, stream_asset()],
+        schedules=[daily_market_data(market), daily_models(modelling)],
+        sensors=sensors(settings, market),
+        resources={"session": Session(settings, planted=truth.edges if truth else None)},
         executor=dg.in_process_executor,
     )
 

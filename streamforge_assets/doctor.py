@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,10 @@ from streamforge_assets.workflow.platform import reachable_exchange
 
 Grade = Literal["ok", "warn", "fail"]
 LOW_DISK = 2 * 1024**3
+LAUNCHERS = {
+    "inline": "workers run in this process",
+    "process": "each worker is a process of its own, which logs to <home>/logs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             # Without REST the archive still serves whole days; the other parts are needed.
             grade, text = ("warn" if subject == "rest" else "fail"), str(error)
         yield Finding(grade, subject, text)
-    yield Finding("ok", "launcher", f"{settings.launcher}: workers run in this process")
+    yield Finding("ok", "launcher", f"{settings.launcher}: {LAUNCHERS[settings.launcher]}")
 
 
 async def _home(settings: Settings) -> tuple[Grade, str]:
@@ -65,12 +70,14 @@ async def _home(settings: Settings) -> tuple[Grade, str]:
 
 
 async def _bus(settings: Settings) -> tuple[Grade, str]:
-    topic = "doctor"
+    topic = f"doctor-{uuid.uuid4().hex[:6]}"  # of its own, because another doctor may be at work
     async with open_bus(settings) as bus:
         await bus.publish(topic, [Message(b"ping")])
-        async with bus.subscribe(topic, group="doctor") as messages:
-            came = await messages.receive(timeout=5.0)
-        await bus.delete(topic)
+        try:
+            async with bus.subscribe(topic, group="doctor") as messages:
+                came = await messages.receive(timeout=5.0)
+        finally:
+            await bus.delete(topic)
     return ("ok", f"{settings.bus}: a message came back") if came else ("fail", "a message did not come back")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,10 @@ nux:
 concurrency:
   runs:
     max_concurrent_runs: 2
+# A sensor that waits for a broker must not hold up the others.
+sensors:
+  use_threads: true
+  num_workers: 4
 retention:
   sensor:
     purge_after_days: 7
@@ -124,8 +129,6 @@ def run_backfill(
 
     What each partition became is left in `session.collected`.
     """
-    import dagster as dg
-
     from streamforge_assets.assets.market_data import market_asset
     from streamforge_assets.partitions import market_key
 
@@ -133,28 +136,77 @@ def run_backfill(
     add_symbols(instance, request.symbols)
     assets = [market_asset(session.settings, dataset) for dataset in request.datasets]
     config = {"config": {"refresh": refresh, "accept_gaps_by": accepted_by}}
-    run_config = {
-        "ops": {asset.node_def.name: config for asset in assets},
-        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-    }
     for symbol in request.symbols:
         for at in range(0, len(request.days), DAYS_A_RUN):
             stretch = request.days[at : at + DAYS_A_RUN]
-            dg.materialize(
+            _run(
+                instance,
+                session,
                 assets,
-                instance=instance,
-                resources={"session": session},
-                run_config=run_config,
-                raise_on_error=False,
-                tags={
-                    "dagster/asset_partition_range_start": market_key(stretch[0], symbol),
-                    "dagster/asset_partition_range_end": market_key(stretch[-1], symbol),
-                    PROCESS_TAG: str(os.getpid()),
-                },
+                keys=(market_key(stretch[0], symbol), market_key(stretch[-1], symbol)),
+                config={asset.node_def.name: config for asset in assets},
             )
-            if session.interrupted:
-                # Dagster turns Ctrl-C into the end of one run; the user meant all of them.
-                raise KeyboardInterrupt
+
+
+def run_days(instance: dg.DagsterInstance, session: Session, name: str, first: date, last: date) -> str:
+    """Materialise the asset called `name` for the days [first, last] in one run.
+
+    Returns:
+        Why days could not be made; empty when all were.
+    """
+    from streamforge_assets.assets.catalogue import market_assets, modelling_assets
+
+    end_lost_runs(instance)
+    assets = [*market_assets(session.settings), *modelling_assets(session.settings)]
+    keys = (first.isoformat(), last.isoformat())
+    chosen = [asset for asset in assets if asset.key.path[-1] == name]
+    result = _run(instance, session, assets, keys=keys, config={}, selection=chosen)
+    for event in result.all_events:
+        if event.is_step_failure:
+            return _why(event)
+    return ""
+
+
+def _why(event: dg.DagsterEvent) -> str:
+    """The sentence of a step that failed: its own, or the last cause of what nobody expected."""
+    failure = event.step_failure_data
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return f"{error.cls_name}: {error.message.strip()}" if error else "the step failed without a cause"
+
+
+def _run(
+    instance: dg.DagsterInstance,
+    session: Session,
+    assets: Sequence[dg.AssetsDefinition],
+    *,
+    keys: tuple[str, str],
+    config: Mapping[str, object],
+    selection: Sequence[dg.AssetsDefinition] | None = None,
+) -> dg.ExecuteInProcessResult:
+    """Materialise the partitions from the first to the second key in one in-process run."""
+    import dagster as dg
+
+    result = dg.materialize(
+        assets,
+        instance=instance,
+        resources={"session": session},
+        run_config={"ops": dict(config), "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        raise_on_error=False,
+        selection=selection,
+        tags={
+            "dagster/asset_partition_range_start": keys[0],
+            "dagster/asset_partition_range_end": keys[1],
+            PROCESS_TAG: str(os.getpid()),
+        },
+    )
+    if session.interrupted:
+        # Dagster turns Ctrl-C into the end of one run; the user meant all of them.
+        raise KeyboardInterrupt
+    return result
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> None:

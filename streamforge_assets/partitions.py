@@ -13,6 +13,17 @@ from resources.settings import Settings
 SYMBOLS = dg.DynamicPartitionsDefinition(name="symbols")
 """The symbols that somebody chose to collect. `streamforge symbols add` fills it."""
 
+MARKET = "market"
+"""The group of the market assets, and the first part of their keys."""
+
+VERSION = "version"
+"""Metadata of a market materialisation: the store's token for the rows that it speaks of."""
+
+
+def market_asset_key(dataset: str) -> dg.AssetKey:
+    """The key of a dataset's asset, such as `market/candles_5m`."""
+    return dg.AssetKey([MARKET, dataset])
+
 
 def dates(settings: Settings) -> dg.DailyPartitionsDefinition:
     """Every UTC day that is over, from the first day of the settings."""

@@ -28,11 +28,12 @@ class Planted:
     def _index(self) -> dict[str, int]:
         return {item.symbol: at for at, item in enumerate(self._config.instruments)}
 
-    def network(self, day: date, symbols: Sequence[str]) -> Floats:
-        """The planted weights `[lag - 1, follower, leader]` of `symbols`, own lags on the diagonal."""
+    def edges(self, day: date, symbols: Sequence[str]) -> Floats:
+        """The planted weights `[follower, leader]` of `symbols` at whatever lag, own lags left out, (N, N)."""
         at = [self._index[symbol] for symbol in symbols]
-        adjacency = self._oracle.planted(day).adjacency
-        return np.asarray(adjacency[:, at][:, :, at])
+        weights = self._oracle.planted(day).adjacency.sum(axis=0)[np.ix_(at, at)]
+        np.fill_diagonal(weights, 0.0)
+        return np.asarray(weights)
 
     def forecast(self, day: date, symbols: Sequence[str]) -> Floats:
         """The exact expectation of each five-minute log return given all before it, shape (288, N)."""

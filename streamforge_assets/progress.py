@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import date
 
 from tqdm.auto import tqdm
 
 from resources.bus import open_bus
 from resources.datasets import Partition
-from resources.errors import Rejected
+from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.messages import EVENTS_TOPIC, EventMessage, decode_event
 from resources.settings import Settings
 from streamforge_assets.workflow.states import new_suffix
+
+_SHARES = "{l_bar}{bar}| {n:.1f}/{total} models [{elapsed}<{remaining}{postfix}]"
 
 
 @contextlib.asynccontextmanager
@@ -26,16 +29,18 @@ async def watch(settings: Settings, hear: Callable[[EventMessage], None]) -> Asy
 
         async def follow() -> None:
             while True:
-                for delivery in await events.receive(timeout=0.5):
-                    with contextlib.suppress(Rejected):  # the coordinator reports messages that cannot be read
-                        hear(decode_event(delivery.message.value))
+                with contextlib.suppress(Unavailable):  # the work itself says so, if it cannot wait any longer
+                    for delivery in await events.receive(timeout=0.5):
+                        with contextlib.suppress(Rejected):  # the coordinator reports what cannot be read
+                            hear(decode_event(delivery.message.value))
 
         task = asyncio.ensure_future(follow())
         try:
             yield
         finally:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            # Work that was done does not fail because nobody could watch it.
+            with contextlib.suppress(asyncio.CancelledError, StreamForgeError):
                 await task
 
 
@@ -68,4 +73,24 @@ class PartitionBar:
         if complete:
             self._bar.update((self._bar.total or 0) - int(self._bar.n))
             self._open.clear()
+        self._bar.close()
+
+
+class TrainingBar:
+    """Counts models that are trained. Goes to stderr."""
+
+    def __init__(self, models: int, *, shown: bool = True) -> None:
+        self._done: dict[date, float] = {}
+        self._bar = tqdm(
+            total=models, unit="model", disable=not shown, dynamic_ncols=True, delay=0.2, bar_format=_SHARES
+        )
+
+    def hear(self, day: date, done: float) -> None:
+        """The training of a day's model has come to `done`, 0 to 1."""
+        self._done[day] = done
+        self._bar.set_postfix_str(str(day), refresh=False)
+        self._bar.update(sum(self._done.values()) - self._bar.n)
+
+    def finish(self) -> None:
+        """Close the bar."""
         self._bar.close()

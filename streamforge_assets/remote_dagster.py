@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import aiohttp
 
 from resources.errors import Rejected, Unavailable
-from streamforge_assets.assets.market_data import GROUP
-from streamforge_assets.partitions import SYMBOLS, market_key
+from streamforge_assets.partitions import MARKET, SYMBOLS, market_key
 from streamforge_assets.request import Request
 
 log = logging.getLogger("streamforge.client")
@@ -31,7 +33,39 @@ _POLL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { __t
   ... on PartitionBackfill { status error { message }
     assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
       assetKey { path } numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed } } } } } }"""
-_CANCEL = "mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) { __typename } }"
+_CANCEL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) {
+  __typename ... on PythonError { message } ... on UnauthorizedError { message } } }"""
+_RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1000) { __typename
+  ... on Runs { results { runId } } ... on PythonError { message } } }"""
+_TERMINATE = "mutation($ids: [String!]!) { terminateRuns(runIds: $ids) { __typename } }"
+_LIVE = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"]
+_FIND = """query($limit: Int!, $filters: BulkActionsFilter!) {
+  partitionBackfillsOrError(limit: $limit, filters: $filters) { __typename ... on PythonError { message }
+  ... on PartitionBackfills { results { id tags { key value } } } } }"""
+_VERSION = "query { version }"
+_TIMEOUT = 60.0
+_SEARCHED = 500
+_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Days [first, last] of one asset, of `symbols` where it is market data."""
+
+    asset: tuple[str, ...]
+    first: date
+    last: date
+    symbols: tuple[str, ...] = ()
+
+    @property
+    def ranges(self) -> list[dict[str, str]]:
+        """Its partitions as ranges of Dagster's keys."""
+        if not self.symbols:
+            return [{"start": self.first.isoformat(), "end": self.last.isoformat()}]
+        return [
+            {"start": market_key(self.first, symbol), "end": market_key(self.last, symbol)}
+            for symbol in self.symbols
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +92,7 @@ class RemoteDagster:
 
     async def launch(self, request: Request, *, refresh: bool, accepted_by: str) -> str:
         """Launch an asset backfill of the request; returns its id."""
-        keys = [[GROUP, dataset.name] for dataset in request.datasets]
+        keys = [[MARKET, dataset.name] for dataset in request.datasets]
         repository = await self._repository(keys)
         for symbol in request.symbols:
             await self._add_symbol(symbol, repository)
@@ -86,8 +120,60 @@ class RemoteDagster:
         )
 
     async def cancel(self, backfill: str) -> None:
-        """Ask Dagster to stop a backfill."""
-        await self._ask(_CANCEL, {"id": backfill})
+        """Ask Dagster to stop a backfill and its runs. It has ended once its progress says so."""
+        answer = await self._ask(_CANCEL, {"id": backfill})
+        _expect(answer["cancelPartitionBackfill"], "CancelBackfillSuccess")
+        # The daemon would terminate them too, but looks after backfills every 30 seconds only.
+        tags = [{"key": "dagster/backfill", "value": backfill}]
+        answer = await self._ask(_RUNS, {"filter": {"tags": tags, "statuses": _LIVE}})
+        if ids := [run["runId"] for run in _expect(answer["runsOrError"], "Runs")["results"]]:
+            await self._ask(_TERMINATE, {"ids": ids})
+
+    async def check(self, assets: Sequence[tuple[str, ...]] = (), *, timeout: float = 10.0) -> None:
+        """Return if Dagster answers and has `assets`; raise as every call does if not."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._ask(_VERSION, {})
+                if assets:
+                    await self._repository([list(asset) for asset in assets])
+        except TimeoutError as error:
+            raise Unavailable(f"the Dagster at {self.url} does not answer within {timeout:g} s") from error
+
+    async def launch_targets(
+        self, targets: Sequence[Target], *, title: str, tags: Mapping[str, str], config: Mapping[str, object]
+    ) -> str:
+        """Launch one asset backfill of all targets; returns its id. Dagster makes what depends on another later.
+
+        Args:
+            targets: what to make. Symbols that Dagster does not know are added first.
+            title: shown in Dagster's list of backfills; cut where it is too long.
+            tags: by which `find` finds it again, and its runs.
+            config: of every market asset among the targets.
+        """
+        repository = await self._repository([list(target.asset) for target in targets])
+        for symbol in dict.fromkeys(symbol for target in targets for symbol in target.symbols):
+            await self._add_symbol(symbol, repository)
+        ops = {"__".join(target.asset): {"config": dict(config)} for target in targets if target.symbols}
+        params = {
+            "partitionsByAssets": [
+                {"assetKey": {"path": list(target.asset)}, "partitions": {"ranges": target.ranges}}
+                for target in targets
+            ],
+            "title": title[:100],
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            "runConfigData": {"ops": ops},
+        }
+        answer = await self._ask(_LAUNCH, {"params": params})
+        return str(_expect(answer["launchPartitionBackfill"], "LaunchBackfillSuccess")["backfillId"])
+
+    async def find(self, tags: Mapping[str, str], *, since: datetime) -> str | None:
+        """The id of the newest backfill that carries `tags` and was launched after `since`; None without one."""
+        filters = {"createdAfter": (since - _SKEW).timestamp()}
+        answer = await self._ask(_FIND, {"limit": _SEARCHED, "filters": filters})
+        for found in _expect(answer["partitionBackfillsOrError"], "PartitionBackfills")["results"]:
+            if tags.items() <= {tag["key"]: tag["value"] for tag in found["tags"]}.items():
+                return str(found["id"])
+        return None
 
     async def _repository(self, keys: list[list[str]]) -> dict[str, str]:
         answer = await self._ask(_LOCATIONS, {})
@@ -111,7 +197,7 @@ class RemoteDagster:
             raise Rejected(f"Dagster does not add the symbol {symbol}: {added.get('message', added)}")
 
     async def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=60)
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,

@@ -30,3 +30,23 @@ def daily_market_data(assets: Sequence[dg.AssetsDefinition]) -> dg.ScheduleDefin
             yield dg.RunRequest(run_key=f"{day}|{symbol}", partition_key=market_key(day, symbol))
 
     return daily
+
+
+def daily_models(assets: Sequence[dg.AssetsDefinition]) -> dg.ScheduleDefinition:
+    """Every night, once the day's data are in: its features, graph and model, and forecasts by the model before.
+
+    Two hours after the market data, which a slow night may need; a symbol that is late then is left out.
+    """
+
+    @dg.schedule(
+        name="daily_models",
+        cron_schedule="30 2 * * *",
+        execution_timezone="UTC",
+        target=list(assets),
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+    )
+    def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        day = (context.scheduled_execution_time - timedelta(days=1)).date().isoformat()
+        return dg.RunRequest(run_key=day, partition_key=day)
+
+    return daily

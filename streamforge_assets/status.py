@@ -11,9 +11,8 @@ import pandas as pd
 
 from resources.datasets import DAY, days
 from resources.ledger import LedgerEntry
-from resources.pages import DayReport
 from resources.store.port import Store
-from streamforge_assets.workers.arango_connector import assess
+from streamforge_assets.workflow.examination import look_again
 
 COMPLETE, PARTIAL, MISSING = "complete", "partial", "missing"
 
@@ -69,9 +68,7 @@ async def read_status(store: Store) -> Status:
     entries = {entry.partition: entry for entry in await store.ledger()}
     unknown = [stored for stored in await store.partitions() if stored.partition not in entries]
     for stored in unknown:
-        entry = await assess(store, stored, DayReport(source="unknown"))
-        await store.record([entry])
-        entries[entry.partition] = entry
+        entries[stored.partition] = await look_again(store, stored)
     groups: dict[tuple[str, str], dict[date, LedgerEntry]] = defaultdict(dict)
     for partition, entry in entries.items():
         groups[partition.dataset, partition.symbol][partition.day] = entry

@@ -12,6 +12,9 @@ from rich.text import Text
 
 from resources.datasets import DAY, days
 from resources.ledger import LedgerEntry
+from streamforge_assets.graphs.agreement import EdgeAgreement
+from streamforge_assets.notebook import Graph
+from streamforge_assets.scoreboard import ForecastScore
 from streamforge_assets.status import COMPLETE, MISSING, PARTIAL, Series, Status
 
 MARKS = {COMPLETE: ("█", "green"), PARTIAL: ("▒", "yellow"), MISSING: ("·", "bright_black")}
@@ -32,6 +35,43 @@ def summary_table(entries: Iterable[LedgerEntry]) -> Table:
         cells = (len(group), rows, sum(e.missing_count for e in group), sum(e.explained_count for e in group))
         rate = rows / seconds if seconds else 0.0
         table.add_row(f"market/{dataset}", *(f"{n:,}" for n in cells), f"{seconds:.1f}", f"{rate:,.0f}")
+    return table
+
+
+def forecast_table(scores: Iterable[ForecastScore]) -> Table:
+    """One row for each forecaster: IC and R², and their share of the oracle's where there is one."""
+    rows = list(scores)
+    known = any(score.ic_share is not None for score in rows)
+    table = Table(title="Forecasts of the next bar, out of sample", title_justify="left")
+    shares = ("share of oracle's IC", "share of oracle's R²") if known else ()
+    for name in ("forecaster", "IC", "R²", *shares):
+        table.add_column(name, justify="left" if name == "forecaster" else "right")
+    for score in rows:
+        cells = [f"{score.ic:+.4f}", f"{score.r2:+.2%}"]
+        if known:
+            cells += [f"{share:.3f}" if share is not None else "" for share in (score.ic_share, score.r2_share)]
+        table.add_row(score.name, *cells)
+    return table
+
+
+def edge_sentence(score: EdgeAgreement) -> str:
+    """How many edges were found and planted, and how well they agree."""
+    return (
+        f"edges: {score.found} found, {score.planted} planted; precision {score.precision:.2f}, "
+        f"recall {score.recall:.2f}, F1 {score.f1:.2f}"
+    )
+
+
+def edge_table(graph: Graph, most: int) -> Table:
+    """The strongest edges of a graph."""
+    table = Table(title=f"Strongest {min(most, len(graph.edges))} of {len(graph.edges)} edges on {graph.day}")
+    table.title_justify = "left"
+    for name in ("leader", "follower", "lag", "weight", "t", "q"):
+        table.add_column(name, justify="left" if name in {"leader", "follower"} else "right")
+    for row in graph.edges.head(most).itertuples():
+        table.add_row(
+            str(row.leader), str(row.follower), str(row.lag), f"{row.weight:+.3f}", f"{row.t:+.1f}", f"{row.q:.1e}"
+        )
     return table
 
 

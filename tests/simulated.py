@@ -57,6 +57,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "STREAMFORGE_REST_URL": settings.rest_url,
         "STREAMFORGE_ARCHIVE_URL": settings.archive_url,
         "STREAMFORGE_START_DATE": str(settings.start_date),
+        "STREAMFORGE_LAUNCHER": settings.launcher,
+        "STREAMFORGE_BUS": settings.bus,
+        "STREAMFORGE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
     }
 
 

@@ -11,6 +11,9 @@ import dagster as dg
 
 from resources.errors import StreamForgeError
 
+BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=31)
+"""A month in one run: neighbouring days share most of what they read. One policy, so that assets share runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Made:

@@ -1,7 +1,5 @@
 """The asset `analysis/features`: what is known of every symbol at the end of each bar of a day."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
@@ -10,7 +8,7 @@ import dagster as dg
 
 from resources.datasets import DAY
 from resources.settings import Settings
-from streamforge_assets.assets.daily import Made, check_specs, make_days
+from streamforge_assets.assets.daily import BACKFILL, Made, check_specs, make_days
 from streamforge_assets.assets.session import Session
 from streamforge_assets.market.features import WARM_UP_DAYS
 from streamforge_assets.market.panel import Panel
@@ -19,7 +17,6 @@ from streamforge_assets.modelling.storage import Storage
 from streamforge_assets.partitions import SYMBOLS, dates
 
 FEATURES_KEY = dg.AssetKey(["analysis", "features"])
-BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=92)
 CHECKS = {"coverage": "every symbol has at least 95 % of the day's bars, or the share in the settings"}
 
 

@@ -11,12 +11,17 @@ from resources.datasets import Dataset, Partition
 from resources.ledger import LedgerEntry
 from resources.settings import Settings
 from streamforge_assets.assets.session import Session
-from streamforge_assets.partitions import market, market_key, parse_market_keys
+from streamforge_assets.partitions import (
+    MARKET,
+    VERSION,
+    market,
+    market_asset_key,
+    market_key,
+    parse_market_keys,
+)
 from streamforge_assets.workflow.collection import Collected, collect_partitions
 from streamforge_assets.workflow.examination import Examination, examine
 from streamforge_assets.workflow.platform import Platform
-
-GROUP = "market"
 
 # One run a symbol for a month keeps a backfill to a handful of runs and bounds what an interrupted one
 # has to look at again.
@@ -42,11 +47,11 @@ class _Seen:
 
 def market_asset(settings: Settings, dataset: Dataset) -> dg.AssetsDefinition:
     """One dataset by day and symbol: every row that the exchange has, or the holes named."""
-    key = dg.AssetKey([GROUP, dataset.name])
+    key = market_asset_key(dataset.name)
 
     @dg.asset(
         key=key,
-        group_name=GROUP,
+        group_name=MARKET,
         partitions_def=market(settings),
         backfill_policy=BACKFILL,
         output_required=False,
@@ -83,10 +88,16 @@ def _collect(
         dg.Failure: when partitions could not be completed. Those that could are recorded first.
     """
     partitions = parse_market_keys(dataset.name, context.partition_keys)
+    run_id = context.run.run_id
 
     async def work(platform: Platform) -> list[_Seen]:
         collected = await collect_partitions(
-            platform, dataset, partitions, refresh=config.refresh, accepted_by=config.accept_gaps_by
+            platform,
+            dataset,
+            partitions,
+            refresh=config.refresh,
+            accepted_by=config.accept_gaps_by,
+            run_id=run_id,
         )
         return [
             _Seen(item, None if item.failure else await examine(platform.store, item.partition))
@@ -174,6 +185,7 @@ def _metadata(item: _Seen) -> dict[str, Any]:
         "explained": entry.explained_count,
         "source": entry.source,
         "bytes": entry.bytes,
+        VERSION: entry.version,
         "seconds": round(entry.seconds, 3),
         "first": str(entry.first_time or ""),
         "last": str(entry.last_time or ""),

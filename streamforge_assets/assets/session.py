@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Generic, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -12,7 +13,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from resources.artifacts import open_artifacts
 from resources.settings import Settings
 from resources.store import open_store
-from streamforge_assets.modelling.storage import PlantedNetwork, Storage
+from streamforge_assets.modelling.storage import PlantedEdges, Storage
 from streamforge_assets.workflow.collection import Collected
 from streamforge_assets.workflow.platform import Platform, open_platform
 
@@ -28,15 +29,29 @@ class Session:
     Args:
         settings: of the platform.
         planted: tells the planted network of a simulated market, to show it beside what was found; None without.
-        on_training: hears how far the training of a model has come.
+        on_training: hears how far the training of a day's model has come, 0 to 1.
     """
 
     settings: Settings
     collected: list[Collected] = field(default_factory=list)
     interrupted: bool = False
-    planted: PlantedNetwork | None = None
-    on_training: Callable[[str, float], None] | None = None
+    planted: PlantedEdges | None = None
+    on_training: Callable[[date, float], None] | None = None
     _kept: OpenPorts[Platform] | None = field(default=None, init=False)
+
+    @contextlib.contextmanager
+    def noting_interrupts(self) -> Iterator[None]:
+        """Remember an interrupt that ends the block: Dagster takes it for the failure of one step."""
+        try:
+            yield
+        except BaseException as error:
+            self.interrupted |= not isinstance(error, Exception) or "Interrupt" in type(error).__name__
+            raise
+
+    def training(self, day: date, done: float) -> None:
+        """Tell whoever listens how far the training of a day's model has come."""
+        if self.on_training is not None:
+            self.on_training(day, done)
 
     @contextlib.contextmanager
     def kept_open(self) -> Iterator[None]:
@@ -91,9 +106,9 @@ class OpenPorts(Generic[P]):
     def run(self, work: Callable[[P], Awaitable[T]]) -> T:
         """Run `work` on the ports' loop and wait for it. Interrupting the wait cancels the work."""
         future = self.portal.start_task_soon(work, self.ports)
-        try:
-            return future.result()
-        except BaseException as error:
-            future.cancel()
-            self.session.interrupted |= not isinstance(error, Exception) or "Interrupt" in type(error).__name__
-            raise
+        with self.session.noting_interrupts():
+            try:
+                return future.result()
+            except BaseException:
+                future.cancel()
+                raise

@@ -1,13 +1,16 @@
-"""Forecasts of a day as an artifact: what the model and every baseline said of each bar, and what happened then."""
+"""Forecasts of a day as an artifact: what the model and every baseline said of each bar, and what happened."""
 
 from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -53,6 +56,11 @@ class DayForecasts:
     usable: NDArray[np.bool_]
     values: dict[str, Floats]
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each bar and symbol, indexed by the open time of the bar that is forecast."""
+        frame: pd.DataFrame = pq.read_table(io.BytesIO(to_parquet(self))).to_pandas()
+        return frame.set_index("time")
+
 
 def day_forecasts(day: date, model_day: date, panel: Panel, values: dict[str, Floats]) -> DayForecasts:
     """Cut the forecasts of one day out of a panel that begins before it and ends with it.
@@ -63,7 +71,11 @@ def day_forecasts(day: date, model_day: date, panel: Panel, values: dict[str, Fl
         panel: bars of the model's symbols.
         values: row t of each is a forecast made at the end of bar t for bar t + 1, shape (T, N).
     """
-    first = int(np.searchsorted(panel.times, to_us(midnight(day))))
+    return cut_forecasts(day, model_day, panel, values, int(np.searchsorted(panel.times, to_us(midnight(day)))))
+
+
+def cut_forecasts(day: date, model_day: date, panel: Panel, values: dict[str, Floats], first: int) -> DayForecasts:
+    """The forecasts of the bars from row `first` (at least 1) of the panel on."""
     said, happened = np.s_[first - 1 : -1], np.s_[first:]
     usable = panel.mask[happened] & panel.mask[said]
     return DayForecasts(
@@ -78,10 +90,32 @@ def day_forecasts(day: date, model_day: date, panel: Panel, values: dict[str, Fl
     )
 
 
+def joined(days: Sequence[DayForecasts]) -> DayForecasts:
+    """Several days of the same symbols, one after the other, with the forecasts that all of them have."""
+    common = [name for name in days[-1].values if all(name in day.values for day in days)]
+
+    def stack(name: str) -> Any:
+        return np.concatenate([getattr(day, name) for day in days])
+
+    return replace(
+        days[-1],
+        times=stack("times"),
+        sigma=stack("sigma"),
+        realised=stack("realised"),
+        usable=stack("usable"),
+        values={name: np.concatenate([day.values[name] for day in days]) for name in common},
+    )
+
+
 async def publish_forecasts(artifacts: Artifacts, interval: str, forecasts: DayForecasts) -> None:
     """Keep the forecasts of a day."""
-    files = {FILE: _to_parquet(forecasts), REST: json.dumps({"symbols": forecasts.symbols}).encode()}
+    files = {FILE: to_parquet(forecasts), REST: json.dumps({"symbols": forecasts.symbols}).encode()}
     await publish_sealed(artifacts, forecasts_prefix(interval, forecasts.day), files)
+
+
+async def stored_forecasts(artifacts: Artifacts, interval: str, day: date) -> bool:
+    """Whether the day has forecasts."""
+    return await is_published(artifacts, forecasts_prefix(interval, day))
 
 
 async def read_forecasts(artifacts: Artifacts, interval: str, day: date) -> DayForecasts:
@@ -97,7 +131,8 @@ async def read_forecasts(artifacts: Artifacts, interval: str, day: date) -> DayF
     return _from_parquet(day, tuple(json.loads(files[REST])["symbols"]), files[FILE])
 
 
-def _to_parquet(forecasts: DayForecasts) -> bytes:
+def to_parquet(forecasts: DayForecasts) -> bytes:
+    """One row for each bar and symbol."""
     n, bars = len(forecasts.symbols), len(forecasts.times)
     labels = pa.array(np.tile(np.arange(n, dtype=np.int32), bars))
     columns: dict[str, object] = {

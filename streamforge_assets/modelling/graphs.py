@@ -1,7 +1,8 @@
-"""Graphs as artifacts: edges as a table that any tool reads, the rest as JSON."""
+"""The graph of a day: built from the window of features, kept as a table of edges that any tool reads."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Mapping
@@ -10,11 +11,17 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from resources.artifacts.port import Artifacts
 from resources.artifacts.sealed import is_published, publish_sealed, read_sealed
 from resources.errors import Rejected
+from resources.settings import Settings
+from streamforge_assets.graphs.build import GraphConfig, build_graph
+from streamforge_assets.graphs.drift import jaccard
 from streamforge_assets.graphs.graph import AssetGraph
+from streamforge_assets.modelling.panels import Window, read_window
+from streamforge_assets.modelling.storage import Storage
 
 EDGES, PAIRS, REST = "edges.parquet", "contemporaneous.parquet", "graph.json"
 
@@ -22,6 +29,34 @@ EDGES, PAIRS, REST = "edges.parquet", "contemporaneous.parquet", "graph.json"
 def graph_prefix(interval: str, day: date) -> str:
     """Where the graph of a day is kept."""
     return f"graphs/{interval}/{day}"
+
+
+def graph_config(settings: Settings) -> GraphConfig:
+    """How the settings want graphs to be built."""
+    return GraphConfig(lags=settings.model_lags)
+
+
+async def make_graph(storage: Storage, day: date) -> tuple[Window, AssetGraph]:
+    """Build and publish the graph of the window that ends with `day`.
+
+    Raises:
+        Rejected: when the window is not covered, or no graph can be made of it.
+    """
+    settings = storage.settings
+    window = await read_window(
+        storage.artifacts, storage.dataset, day, settings.model_window, settings.model_coverage
+    )
+    with threadpool_limits(settings.threads):
+        graph = await asyncio.to_thread(build_graph, window.panel, graph_config(settings))
+    await publish_graph(storage.artifacts, settings.feature_interval, day, graph)
+    return window, graph
+
+
+async def overlap(storage: Storage, day: date, graph: AssetGraph) -> float | None:
+    """Jaccard index of the edges of `graph` and those of another day's; None when that day has no graph."""
+    if not await is_published(storage.artifacts, graph_prefix(storage.settings.feature_interval, day)):
+        return None
+    return jaccard(graph, await read_graph(storage.artifacts, storage.settings.feature_interval, day))
 
 
 async def publish_graph(artifacts: Artifacts, interval: str, day: date, graph: AssetGraph) -> None:

@@ -144,12 +144,8 @@ async def read_window(
     """
     first_day = last_day - (length - 1) * DAY
     wanted = days(first_day, last_day + DAY)
-    panels = {day: panel for day in wanted if (panel := await _read_day(artifacts, dataset, day)) is not None}
+    panels = await _read_panels(artifacts, dataset, wanted)
     absent = tuple(day for day in wanted if day not in panels)
-    if not panels:
-        raise Rejected(
-            f"there are no features from {first_day} to {last_day}; materialise analysis/features of these days"
-        )
     whole = _join(panels, wanted, dataset)
     share = dict(zip(whole.symbols, whole.coverage.tolist(), strict=True))
     kept = [symbol for symbol in whole.symbols if share[symbol] >= coverage]
@@ -164,13 +160,27 @@ async def read_window(
     return Window(whole.choose(kept), first_day, last_day, absent, left_out)
 
 
-async def read_days(artifacts: Artifacts, dataset: Dataset, first: date, last: date) -> Panel:
-    """The panel of all symbols over [first, last], days without features masked.
+async def read_days(
+    artifacts: Artifacts, dataset: Dataset, first: date, last: date, symbols: Sequence[str] | None = None
+) -> Panel:
+    """The panel of `symbols` (default: all that have features) over [first, last]; what is not known is masked.
 
     Raises:
         Rejected: when none of the days has features.
     """
-    return (await read_window(artifacts, dataset, last, (last - first).days + 1, coverage=0.0)).panel
+    wanted = days(first, last + DAY)
+    panels = await _read_panels(artifacts, dataset, wanted)
+    return _join(panels, wanted, dataset, symbols)
+
+
+async def _read_panels(artifacts: Artifacts, dataset: Dataset, wanted: Sequence[date]) -> dict[date, Panel]:
+    """The features of the days that have any. Raises Rejected when none has."""
+    panels = {day: panel for day in wanted if (panel := await _read_day(artifacts, dataset, day)) is not None}
+    if not panels:
+        raise Rejected(
+            f"there are no features from {wanted[0]} to {wanted[-1]}; materialise analysis/features of these days"
+        )
+    return panels
 
 
 async def _read_day(artifacts: Artifacts, dataset: Dataset, day: date) -> Panel | None:
@@ -180,25 +190,28 @@ async def _read_day(artifacts: Artifacts, dataset: Dataset, day: date) -> Panel 
     return from_parquet((await read_sealed(artifacts, prefix))[FILE])
 
 
-def _join(panels: dict[date, Panel], wanted: Sequence[date], dataset: Dataset) -> Panel:
-    """All days and all symbols on one grid; what no day tells is masked."""
-    symbols = tuple(sorted({symbol for panel in panels.values() for symbol in panel.symbols}))
+def _join(
+    panels: dict[date, Panel], wanted: Sequence[date], dataset: Dataset, symbols: Sequence[str] | None = None
+) -> Panel:
+    """All days and all symbols (or `symbols`) on one grid; what no day tells is masked."""
+    known = {symbol for panel in panels.values() for symbol in panel.symbols}
+    columns = {symbol: at for at, symbol in enumerate(sorted(known) if symbols is None else symbols)}
     per_day = DAY // dataset.step
     step = dataset.step // _MICROSECOND
     start = to_us(midnight(wanted[0]))
-    shape = (len(wanted) * per_day, len(symbols))
+    shape = (len(wanted) * per_day, len(columns))
     returns, sigma = np.zeros(shape), np.full(shape, SIGMA_FLOOR)
     mask, features = np.zeros(shape, np.bool_), np.zeros((*shape, len(NAMES)), np.float32)
     for day, panel in panels.items():
         if panel.names != NAMES:
             raise Rejected(f"features of {day} were made by another version; materialise analysis/features again")
         at = (day - wanted[0]).days * per_day
-        rows = np.s_[at : at + per_day]
-        columns = np.searchsorted(symbols, panel.symbols)
-        returns[rows, columns], sigma[rows, columns] = panel.returns, panel.sigma
-        mask[rows, columns], features[rows, columns] = panel.mask, panel.features
+        theirs = panel.choose([symbol for symbol in panel.symbols if symbol in columns])
+        place = np.s_[at : at + per_day, [columns[symbol] for symbol in theirs.symbols]]
+        returns[place], sigma[place] = theirs.returns, theirs.sigma
+        mask[place], features[place] = theirs.mask, theirs.features
     times = start + np.arange(shape[0], dtype=np.int64) * step
-    return Panel(symbols, times, returns, sigma, mask, features, NAMES)
+    return Panel(tuple(columns), times, returns, sigma, mask, features, NAMES)
 
 
 def _first_traded(bars: Bars, start: int, row: int, per_day: int) -> int:

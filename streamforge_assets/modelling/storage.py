@@ -12,8 +12,8 @@ from resources.settings import Settings
 from resources.store.port import Store
 from streamforge_assets.market.panel import Floats
 
-PlantedNetwork = Callable[[date, Sequence[str]], Floats]
-"""The network planted in a simulated market on a day: weights `[lag - 1, follower, leader]` of the symbols."""
+PlantedEdges = Callable[[date, Sequence[str]], Floats]
+"""The network planted in a simulated market on a day: weights `[follower, leader]` of the symbols, (N, N)."""
 
 
 @dataclass(frozen=True, slots=True)

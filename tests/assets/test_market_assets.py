@@ -1,5 +1,7 @@
 """The market assets on an ephemeral Dagster instance, against the simulated exchange."""
 
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -7,13 +9,16 @@ import pytest
 
 from resources.datasets import TRADES, Partition, candles
 from resources.settings import Settings
+from sensors.queue_events import materialised_version, queue_events
+from streamforge_assets.assets.catalogue import modelling_assets
 from streamforge_assets.assets.market_data import market_asset
 from streamforge_assets.assets.session import Session
 from streamforge_assets.definitions import build_definitions
 from streamforge_assets.local_dagster import open_instance
 from streamforge_assets.partitions import market_key
-from streamforge_assets.schedules import daily_market_data
+from streamforge_assets.schedules import daily_market_data, daily_models
 from streamforge_assets.simulator.faults import DroppedTrades
+from tests.sensors.made import kept
 from tests.simulated import SYMBOL
 
 DAYS = [date(2024, 8, 1), date(2024, 8, 2), date(2024, 8, 3)]
@@ -64,6 +69,17 @@ def test_a_range_run_materialises_each_partition_once_with_its_metadata(settings
             assert metadata["first"].startswith(event.partition[:10])
             assert "data:image/svg+xml" in metadata["picture"]
             assert len(metadata["picture"]) < 30_000
+
+
+def test_the_sensors_leave_a_runs_own_days_to_the_run(settings, instance):
+    """Else each day that a run brings would be materialised twice, and all that follows from it started twice."""
+    result, _ = materialise(settings, instance)
+    assert {one.run_id for one in kept(settings).values()} == {result.run_id}
+    read = queue_events(settings)(dg.build_sensor_context(instance=instance))
+    assert {type(one) for one in read.asset_events} == {dg.AssetObservation}
+    days = [one for one in read.asset_events if one.asset_key == dg.AssetKey(["market", "trades"])]
+    assert {one.partition for one in days} == {market_key(day, SYMBOL) for day in DAYS}
+    assert materialised_version(instance, Partition("trades", SYMBOL, DAYS[0]))
 
 
 def test_checks_travel_with_the_materialisation(settings, instance):
@@ -123,6 +139,30 @@ def test_the_asset_graph_is_what_it_was():
         "market/trades": ("market", [], ["agrees_with_candles", "complete", "ordered_and_unique"]),
         "market/candles_1m": ("market", [], ["agrees_with_trades", "complete", "ohlc_sane", "ordered_and_unique"]),
         "market/candles_5m": ("market", [], ["agrees_with_trades", "complete", "ohlc_sane", "ordered_and_unique"]),
+        "analysis/features": ("analysis", ["market/candles_1m", "market/trades"], ["coverage"]),
+        "analysis/asset_graph": ("analysis", ["analysis/features"], ["coverage", "drift"]),
+        "models/gnn_model": (
+            "models",
+            ["analysis/asset_graph", "analysis/features"],
+            ["coverage", "gate_helps", "has_edges"],
+        ),
+        "models/forecasts": (
+            "models",
+            ["analysis/features", "models/gnn_model"],
+            ["beats_baselines", "has_skill"],
+        ),
+        "streams/queue_events": ("streams", [], []),
+    }
+
+
+def test_the_sensors_are_what_they_were_and_run_by_default():
+    """A safety net that has to be switched on by hand is missing when it is needed."""
+    definitions = build_definitions(Settings())
+    assert {sensor.name: sensor.default_status.value for sensor in definitions.sensors} == {
+        "queue_events": "RUNNING",
+        "self_healing": "RUNNING",
+        "run_failures": "RUNNING",
+        "run_cancellations": "RUNNING",
     }
 
 
@@ -140,3 +180,21 @@ def test_the_daily_schedule_asks_for_the_day_that_has_ended(settings):
         )
         requests = list(schedule(context))
     assert [request.partition_key for request in requests] == ["2024-08-04|BTCUSDT", "2024-08-04|ETHUSDT"]
+
+
+def test_the_nightly_models_are_of_the_day_that_has_ended(settings):
+    schedule = daily_models(modelling_assets(settings))
+    context = dg.build_schedule_context(scheduled_execution_time=datetime(2024, 8, 5, 2, 30, tzinfo=UTC))
+    assert schedule(context).partition_key == "2024-08-04"
+
+
+def test_what_dagster_loads_needs_no_torch_and_no_plots():
+    """The daemon, the web server and every run worker load the definitions: each import costs all of them."""
+    code = (
+        "import sys; import streamforge_assets.definitions as d; from resources.settings import Settings;"
+        " d.build_definitions(Settings());"
+        " heavy = ('torch', 'matplotlib', 'lightgbm', 'dagster_k8s', 'aiokafka', 'prometheus_client');"
+        " print([m for m in heavy if m in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

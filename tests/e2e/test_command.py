@@ -1,44 +1,17 @@
 """The `streamforge` command as a user types it: what it prints, what it refuses, and its exit codes."""
 
 import json
-import sys
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pyarrow.parquet as pq
 import pytest
 
-from streamforge_assets import cli
-from tests.simulated import SYMBOL, environment
+from tests.simulated import SYMBOL
 
 pytestmark = pytest.mark.e2e
 
 DAY = ["--symbols", SYMBOL, "--from", "2024-08-01", "--to", "2024-08-02"]
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch, capfd) -> Command:
-    """Run the command in this process; gives exit code, stdout and stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["streamforge", *words])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
-
-
-@pytest.fixture
-def at_exchange(settings, monkeypatch):
-    for name, value in environment(settings).items():
-        monkeypatch.setenv(name, value)
-    return settings
 
 
 @pytest.mark.parametrize(
@@ -49,6 +22,9 @@ def at_exchange(settings, monkeypatch):
         (["backfill", "trades", "--from", "2024-08-01"], "Missing option '--to'"),
         (["backfill", "--from", "2024-08-01", "--to", "2024-08-02"], "Missing argument"),
         (["ui", "--port", "many"], "Invalid value for '--port'"),
+        (["train", "--from", "2024-08-01"], "Missing option '--to'"),
+        (["train", *DAY, "--folds", "-1"], "Invalid value for '--folds'"),
+        (["graph"], "Missing argument"),
     ],
 )
 def test_a_command_that_is_not_understood_is_one_sentence_and_code_2(command, words, sentence):
@@ -74,6 +50,10 @@ def test_a_command_that_is_not_understood_is_one_sentence_and_code_2(command, wo
         ),
         (["backfill", "trades", *DAY[:3], "2094-08-01", "--to", "2094-08-02"], "2094-08-01 is not over yet"),
         (["backfill", "trades", *DAY, "--dagster-url", "http://127.0.0.1:9"], "no Dagster answers at"),
+        (["train", *DAY], "a model needs 21 days and one before them, and there are 1"),
+        (["train", *DAY[:3], "yesterday", "--to", "2024-08-02"], "'yesterday' is not a day"),
+        (["graph", "2024-08-01"], "there is no graph of 2024-08-01"),
+        (["report", *DAY[2:]], "there are no forecasts of 2024-08-01"),
         (["symbols", "add", "btc!"], "'btc!' is not a symbol"),
         (["symbols", "add", "NOPEUSDT"], "does not trade NOPEUSDT"),
         (["symbols", "remove", "NOPEUSDT"], "NOPEUSDT is not collected"),
@@ -96,6 +76,8 @@ def test_a_request_that_cannot_be_met_is_one_sentence_and_nothing_is_stored(comm
         ("STREAMFORGE_BUS", "nonsense", "STREAMFORGE_BUS is 'nonsense'"),
         ("STREAMFORGE_WEIGHT_SHARE", "7", "STREAMFORGE_WEIGHT_SHARE is '7'"),
         ("STREAMFORGE_INTERVALS", "5m,7m", "STREAMFORGE_INTERVALS"),
+        ("STREAMFORGE_MODEL_INTERVAL", "7m", "STREAMFORGE_MODEL_INTERVAL is '7m'"),
+        ("STREAMFORGE_DEVICE", "tpu", "STREAMFORGE_DEVICE is 'tpu'"),
         ("STREAMFORGE_ARCHIVE_URL", "ftp://somewhere", "STREAMFORGE_ARCHIVE_URL"),
     ],
 )

@@ -1,0 +1,286 @@
+"""The connector on a real bus and a real store: nothing lost, nothing twice, what is wrong set aside."""
+
+import asyncio
+import contextlib
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+
+import pyarrow as pa
+import pytest
+
+from resources.bus import Message, open_bus
+from resources.datasets import TRADES, Partition
+from resources.dead_letters import dead_letters, dead_topics, replay
+from resources.errors import Rejected, StreamForgeError, Unavailable
+from resources.live_rows import row_message
+from resources.messages import EVENTS_TOPIC, decode_event
+from resources.metrics import DEAD_LETTERS, RECORDS, RETRIES
+from resources.pages import DayReport, day_message, encode_pages, end_message
+from resources.records import TRADE
+from resources.settings import Settings
+from resources.store import open_store
+from streamforge_assets.workers import arango_connector
+from streamforge_assets.workers.arango_connector import connect
+from streamforge_assets.workers.job import Job
+from streamforge_assets.workers.patience import Patience
+from streamforge_assets.workers.runtime import Ports, Reporter
+
+DAY = date(2024, 8, 1)
+START = datetime(2024, 8, 1, tzinfo=UTC)
+PART = Partition("trades", "BTCUSDT", DAY)
+JOB = Job("wf-1", "arango-connector", "arango-connector__1", TRADES, "BTCUSDT", DAY, date(2024, 8, 4), "data", "c")
+DEADLINE = 20.0
+
+
+def row(number: int, *, day: int = 0, **changes) -> dict:
+    moment = START + timedelta(days=day, seconds=number)
+    return {
+        "symbol": "BTCUSDT",
+        "trade_id": number,
+        "time": int(moment.timestamp() * 1_000_000),
+        "price": 1.0 + number,
+        "quantity": 2.0,
+        "first_trade_id": number,
+        "last_trade_id": number,
+        "is_buyer_maker": False,
+        **changes,
+    }
+
+
+def table(numbers, *, day: int = 0) -> pa.Table:
+    return pa.Table.from_pylist([row(number, day=day) for number in numbers], schema=TRADE.schema)
+
+
+def day_of(number: int) -> Partition:
+    return Partition("trades", "BTCUSDT", DAY + timedelta(days=number))
+
+
+def whole_day(number: int, ids, *, attempt: int = 1) -> list[Message]:
+    partition = day_of(number)
+    pages = list(encode_pages(table(ids, day=number), partition, attempt))
+    return [*pages, day_message(DayReport(source="archive"), partition, attempt)]
+
+
+def end(*, attempt: int = 1) -> Message:
+    return end_message(PART, attempt)
+
+
+@pytest.fixture
+async def ports(tmp_path):
+    settings = Settings(home=tmp_path / "home")
+    async with open_bus(settings) as bus, open_store(settings) as store:
+        yield Ports(settings, bus, store, None)
+
+
+@contextlib.asynccontextmanager
+async def connecting(ports, job=JOB):
+    """A connector at work, and its reporter; cancelled at the end if it is still there."""
+    reporter = Reporter(ports.bus, job, ports.meter)
+    task = asyncio.ensure_future(connect(job, ports, reporter))
+    try:
+        yield task, reporter
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, StreamForgeError):
+            await task
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def stored_ids(ports, *, days: int = 3) -> list[int]:
+    rows = await ports.store.read("trades", ["BTCUSDT"], START, START + timedelta(days=days))
+    return rows["trade_id"].to_pylist()
+
+
+async def committed(ports, job=JOB) -> int:
+    return (await ports.bus.committed(job.topic, group=job.connector_group)).get(0, 0)
+
+
+async def test_live_rows_are_stored_and_then_committed(ports):
+    await ports.bus.publish("data", [row_message(TRADES, row(n)) for n in range(1000)])
+    async with connecting(ports):
+
+        async def done():
+            return await committed(ports) == 1000
+
+        await until(done)
+        assert await stored_ids(ports) == list(range(1000))
+    assert ports.meter.value(RECORDS) == 1000
+
+
+async def test_what_is_wrong_goes_to_the_dead_letters_with_its_origin_and_the_rest_goes_on(ports):
+    garbage = {"kind": "row", "dataset": "trades"}
+    messages = [
+        row_message(TRADES, row(0)),
+        Message(b"{not json", "BTCUSDT", garbage),
+        row_message(TRADES, row(1, price="dear")),
+        row_message(TRADES, row(2, colour="red")),
+        row_message(TRADES, row(3)),
+        Message(b"?", "BTCUSDT", {"kind": "riddle"}),
+        Message(b"not a page", "BTCUSDT", end().headers | {"kind": "page"}),
+        Message(b"", "BTCUSDT", {"kind": "page", "attempt": "first"}),
+        row_message(TRADES, row(4)),
+    ]
+    await ports.bus.publish("data", messages)
+    async with connecting(ports):
+
+        async def done():
+            return await committed(ports) == len(messages)
+
+        await until(done)
+    assert await stored_ids(ports) == [0, 3, 4]
+    letters = await dead_letters(ports.bus, "data", limit=50)
+    assert {letter.source_offset for letter in letters} == {1, 2, 3, 5, 6, 7}
+    by_origin = {letter.source_offset: letter for letter in letters}
+    for offset, reason in (
+        (1, "not JSON"),
+        (2, "wrong type"),
+        (3, "unknown ['colour']"),
+        (5, "unknown kind 'riddle'"),
+        (6, "not an Arrow IPC stream"),
+        (7, "which loader sent it"),
+    ):
+        assert reason in by_origin[offset].reason
+        assert by_origin[offset].message == messages[offset]
+    assert {(letter.source_topic, letter.set_aside_by) for letter in letters} == {("data", "arango-connector__1")}
+    assert ports.meter.value(DEAD_LETTERS) == 6
+
+
+async def test_dead_letters_are_replayed_once_and_looking_at_them_changes_nothing(ports):
+    await ports.bus.publish("data", [row_message(TRADES, row(0, price="dear"))])
+    async with connecting(ports):
+
+        async def set_aside():
+            return bool(await dead_topics(ports.bus))
+
+        await until(set_aside)
+    assert len(await dead_letters(ports.bus, "data", limit=5)) == 1
+    assert [(t.topic, t.letters, t.waiting) for t in await dead_topics(ports.bus)] == [("data", 1, 1)]
+    assert await replay(ports.bus, "data") == 1
+    assert await replay(ports.bus, "data") == 0
+    assert [(t.topic, t.letters, t.waiting) for t in await dead_topics(ports.bus)] == [("data", 1, 0)]
+    assert await ports.bus.end_offsets("data") == {0: 2}
+    await ports.bus.delete("data")
+    with pytest.raises(Rejected, match="data is gone"):
+        await replay(ports.bus, "data")
+    with pytest.raises(Rejected, match="other has no dead letters; these topics have: data"):
+        await replay(ports.bus, "other")
+
+
+class Failing:
+    """A store whose `name` fails some times before it works."""
+
+    def __init__(self, store, name, times):
+        self._store, self._name, self.left = store, name, times
+
+    def __getattr__(self, name):
+        if name != self._name:
+            return getattr(self._store, name)
+
+        async def call(*arguments, **more):
+            if self.left:
+                self.left -= 1
+                raise Unavailable("the store is busy")
+            return await getattr(self._store, name)(*arguments, **more)
+
+        return call
+
+
+@pytest.mark.parametrize("name", ["record", "upsert"])
+async def test_a_store_that_is_busy_for_a_while_costs_nothing(ports, name):
+    ports = Ports(ports.settings, ports.bus, Failing(ports.store, name, 2), None)
+    messages = [*whole_day(0, range(10)), row_message(TRADES, row(20)), *whole_day(1, range(100, 110)), end()]
+    await ports.bus.publish("data", messages)
+    async with connecting(ports) as (task, _):
+        await asyncio.wait_for(task, DEADLINE)
+    assert await stored_ids(ports) == [*range(10), 20, *range(100, 110)]
+    assert {entry.day for entry in await ports.store.ledger("trades", "BTCUSDT")} >= {DAY + timedelta(days=1)}
+    assert ports.meter.value(RETRIES) == 2
+
+
+async def test_a_store_that_stays_away_ends_the_connector_and_nothing_is_committed(ports, monkeypatch):
+    monkeypatch.setattr(arango_connector, "Patience", partial(Patience, longest=0.01))
+    ports = Ports(ports.settings, ports.bus, Failing(ports.store, "upsert", 999), None)
+    await ports.bus.publish("data", [row_message(TRADES, row(0))])
+    reporter = Reporter(ports.bus, JOB, ports.meter)
+    with pytest.raises(Unavailable, match="busy"):
+        await asyncio.wait_for(connect(JOB, ports, reporter), DEADLINE)
+    assert await committed(ports) == 0
+
+
+async def test_a_connector_that_was_replaced_neither_writes_nor_sets_aside(ports):
+    """A zombie: it received a whole day, was frozen, and wakes when its successor has gone on."""
+    began, thawed = asyncio.Event(), asyncio.Event()
+
+    class Frozen(Failing):
+        def ingest(self, partition, **more):
+            return self.freezing(partition, **more)
+
+        @contextlib.asynccontextmanager
+        async def freezing(self, partition, **more):
+            async with self._store.ingest(partition, **more) as ingest:
+                began.set()
+                await thawed.wait()
+                yield ingest
+
+    zombie_ports = Ports(ports.settings, ports.bus, Frozen(ports.store, "", 0), None)
+    await ports.bus.publish("data", whole_day(0, range(5)))
+    async with connecting(zombie_ports) as (zombie, _):
+        await asyncio.wait_for(began.wait(), DEADLINE)
+        successor = Job(**{name: getattr(JOB, name) for name in JOB.__slots__} | {"telemetry_id": "c__2"})
+        await ports.bus.publish("data", [end()])
+        async with connecting(ports, successor) as (task, _):
+            await asyncio.wait_for(task, DEADLINE)
+        version = (await ports.store.stored(PART)).version
+        thawed.set()
+        with pytest.raises(StreamForgeError, match="another connector has gone on"):
+            await asyncio.wait_for(zombie, DEADLINE)
+    assert (await ports.store.stored(PART)).version == version
+    assert await dead_topics(ports.bus) == []
+
+
+async def test_data_of_a_loader_that_was_replaced_before_are_ignored_even_by_a_new_connector(ports):
+    """The rest of a half-sent day, from a zombie, would pass for the whole day."""
+    stale = whole_day(0, range(50, 60), attempt=1)
+    await ports.bus.publish("data", [*stale, *whole_day(1, range(100, 105), attempt=2), end(attempt=2)])
+    job = Job(**{name: getattr(JOB, name) for name in JOB.__slots__} | {"fence": 2})
+    async with connecting(ports, job) as (task, _):
+        await asyncio.wait_for(task, DEADLINE)
+    assert await stored_ids(ports) == list(range(100, 105))
+
+
+async def test_a_stop_writes_the_batch_at_hand_and_leaves_an_open_day_to_the_next(ports):
+    await ports.bus.publish("data", [row_message(TRADES, row(0)), *whole_day(1, range(10, 15))[:-1]])
+    async with connecting(ports) as (task, reporter):
+
+        async def received():
+            return bool(reporter.lag)
+
+        await until(received)
+        reporter.stop.set()
+        assert "Stopped after" in await asyncio.wait_for(task, DEADLINE)
+    assert await stored_ids(ports) == [0]
+    await ports.bus.publish("data", [*whole_day(1, range(10, 15))[-1:], end()])
+    async with connecting(ports) as (task, _):
+        await asyncio.wait_for(task, DEADLINE)
+    assert await stored_ids(ports) == [0, *range(10, 15)]
+
+
+async def test_the_events_tell_the_lag(ports):
+    await ports.bus.publish("data", whole_day(0, range(5)))
+    async with (
+        ports.bus.subscribe(EVENTS_TOPIC, group="test") as events,
+        connecting(ports) as (_, reporter),
+    ):
+
+        async def measured():
+            return reporter.lag is not None
+
+        await until(measured)
+        await reporter.send("loading", "alive")
+        found = [decode_event(d.message.value) for d in await events.receive()]
+        assert found[-1].model_extra["lag"] == reporter.lag
