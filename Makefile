@@ -4,7 +4,7 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help env demo test ui bench lock fmt clean
+.PHONY: help env demo test ui bench kafka chaos lock fmt clean
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -21,8 +21,9 @@ $(READY): $(UV) pyproject.toml requirements.lock
 
 env: $(READY)  ## make the environment (.venv) from requirements.lock
 
-demo: $(READY)  ## collect 12 symbols x 30 days from the simulated exchange, then show what arrived
-	$(BIN)/streamforge demo
+ON_KAFKA = $(BIN)/python -m tests.servers --run
+demo: $(READY)  ## collect 12 symbols x 30 days from the simulated exchange, train on them, report [BUS=kafka]
+	$(if $(filter kafka,$(BUS)),$(ON_KAFKA)) $(BIN)/streamforge demo
 
 test: $(READY)  ## lint, types, import rules and all tests
 	$(BIN)/ruff check .
@@ -37,6 +38,12 @@ ui: $(READY)  ## Dagster's web UI on the collected data: http://127.0.0.1:3000
 
 bench: $(READY)  ## measure against named references: make bench [ONLY=name,...]
 	$(BIN)/python -m benchmarks $(if $(ONLY),--only $(ONLY))
+
+kafka: $(READY)  ## a Kafka broker to play with, until Ctrl-C: make kafka [NODES=3] [PORT=9092]
+	$(BIN)/python -m tests.servers $(if $(NODES),--nodes $(NODES)) $(if $(PORT),--port $(PORT))
+
+chaos: $(READY)  ## kill, hang, slow and cut off workers and three brokers; say what was lost [ONLY=name,...]
+	$(BIN)/python -m tests.chaos $(if $(ONLY),--only $(ONLY))
 
 lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \

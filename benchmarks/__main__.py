@@ -11,7 +11,17 @@ from pathlib import Path
 
 from benchmarks.result import Result
 
-MODULES = ("archive_ingest", "range_read", "dagster_share", "rest_paging")
+MODULES = (
+    "archive_ingest",
+    "range_read",
+    "dagster_share",
+    "rest_paging",
+    "kafka_bus",
+    "graph_build",
+    "edge_recovery",
+    "forecast_share",
+    "throughput",
+)
 REPORT = Path(".streamforge/bench.json")
 
 
