@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from resources.datasets import INTERVALS
+from resources.datasets import INTERVALS, TRADES, Dataset, candles
 from resources.errors import Rejected
 
 BusKind = Literal["embedded", "kafka"]
@@ -146,6 +146,11 @@ class Settings(BaseSettings):
     def feature_interval(self) -> str:
         """The candle interval that features and models are made from."""
         return self.model_interval or self.intervals[0]
+
+    @property
+    def market_datasets(self) -> tuple[Dataset, ...]:
+        """What is collected, as assets: trades, and the candles of every interval that assets or models need."""
+        return (TRADES, *(candles(name) for name in dict.fromkeys((*self.intervals, self.feature_interval))))
 
     @property
     def rest_address(self) -> str:

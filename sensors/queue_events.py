@@ -11,7 +11,7 @@ from typing import Final
 import dagster as dg
 
 from resources.bus.port import Gap
-from resources.datasets import DAY, Partition, parse_dataset
+from resources.datasets import DAY, Partition
 from resources.errors import Rejected, Unavailable
 from resources.ledger import LedgerEntry
 from resources.messages import EVENTS_TOPIC
@@ -152,7 +152,7 @@ def _known(instance: dg.DagsterInstance, settings: Settings, read: _Read) -> Kno
             for partition in candidates(read.tally)
             if (version := materialised_version(instance, partition))
         },
-        datasets={"trades", *(parse_dataset(f"candles_{interval}").name for interval in settings.intervals)},
+        datasets={dataset.name for dataset in settings.market_datasets},
         symbols=set(instance.get_dynamic_partitions(SYMBOLS.name or "")),
         first_day=settings.first_day,
         today=datetime.now(UTC).date(),

@@ -79,7 +79,7 @@ def tick(
     for one in plan.noted:
         context.log.info(f"{one.queue_id}: {_news(one)}")
     symbols = set(context.instance.get_dynamic_partitions(SYMBOLS.name or ""))
-    datasets = {"trades", *(f"candles_{interval}" for interval in settings.intervals)}
+    datasets = {dataset.name for dataset in settings.market_datasets}
     possible = [one for one in plan.reruns if one.dataset in datasets and one.symbol in symbols]
     for one in plan.reruns:
         if one not in possible:

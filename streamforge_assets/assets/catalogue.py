@@ -11,24 +11,20 @@ from streamforge_assets.assets.features import features_asset
 from streamforge_assets.assets.forecasts import forecasts_asset
 from streamforge_assets.assets.gnn_model import gnn_model_asset
 from streamforge_assets.assets.market_data import market_asset
+from streamforge_assets.partitions import market_asset_key
 
 
 def market_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """Trades, and candles of every interval: by day and symbol."""
-    intervals = dict.fromkeys((*settings.intervals, settings.feature_interval))
-    return [market_asset(settings, dataset) for dataset in (TRADES, *(candles(name) for name in intervals))]
+    return [market_asset(settings, dataset) for dataset in settings.market_datasets]
 
 
 def modelling_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """What is made of the market data: by day."""
-    followed = [asset.key for asset in market_assets(settings) if asset.key.path[-1] in _followed(settings)]
+    followed = (TRADES, candles(settings.feature_interval))
     return [
-        features_asset(settings, followed),
+        features_asset(settings, [market_asset_key(dataset.name) for dataset in followed]),
         asset_graph_asset(settings),
         gnn_model_asset(settings),
         forecasts_asset(settings),
     ]
-
-
-def _followed(settings: Settings) -> set[str]:
-    return {TRADES.name, candles(settings.feature_interval).name}

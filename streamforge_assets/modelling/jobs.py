@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from resources.errors import Rejected
 from streamforge_assets.gnn.config import GnnConfig
-from streamforge_assets.graphs.build import GraphConfig
+from streamforge_assets.graphs.build import GraphConfig, build_graph
 from streamforge_assets.graphs.graph import AssetGraph
 from streamforge_assets.market.panel import Floats, Panel
 from streamforge_assets.modelling import forecasts, graphs
@@ -136,9 +136,8 @@ def run_job(folder: Path, on_progress: Progress) -> None:
     on_progress(1.0)
 
 
-def _graph_maker(job: Job):  # type: ignore[no-untyped-def]  # torch is imported late
+def _graph_maker(job: Job) -> Callable[[Panel], AssetGraph]:
     """The stored graph for the whole window; one of the training part alone for what validation decides."""
-    from streamforge_assets.graphs.build import build_graph
 
     def make(rows: Panel) -> AssetGraph:
         return job.graph if rows.bars == job.panel.bars else build_graph(rows, job.builder)

@@ -166,6 +166,15 @@ def test_the_sensors_are_what_they_were_and_run_by_default():
     }
 
 
+def test_candles_that_only_models_need_are_assets_too_and_the_sensors_know_them():
+    """An interval for models alone: what brought its days was taken for no asset's, and never healed."""
+    settings = Settings(intervals=("1m",), model_interval="5m")
+    keys = build_definitions(settings).resolve_asset_graph().get_all_asset_keys()
+    known = {dataset.name for dataset in settings.market_datasets}
+    assert known == {"trades", "candles_1m", "candles_5m"}
+    assert {key.path[-1] for key in keys if key.path[0] == "market"} == known
+
+
 def test_definitions_load_offline_with_an_empty_environment(monkeypatch):
     definitions = build_definitions(Settings(exchange="binance", rest_url="http://127.0.0.1:9"))
     dg.Definitions.validate_loadable(definitions)
