@@ -86,7 +86,7 @@ class DayWriter:
         reporter = self._place.reporter
         if report.failure:
             await self.aclose()
-            await reporter.day_done(partition.day, report.failure, failed=True)
+            await reporter.day_done(partition, report.failure, failed=True)
             await self._place.commit(delivery)
             return
         await self._place.require(delivery)
@@ -103,7 +103,7 @@ class DayWriter:
         self._ports.meter.add(RECORDS, rows)
         self._ports.meter.add(BATCHES)
         reporter.records += rows
-        await reporter.day_done(partition.day, f"Wrote {rows} records", rows=rows)
+        await reporter.day_done(partition, f"Wrote {rows} records", rows=rows)
         await self._place.commit(delivery)
 
 

@@ -92,10 +92,12 @@ async def load_days(job: Job, ports: Ports, reporter: Reporter, load_day: LoadDa
 
     A day that cannot be loaded is reported with its sentence, and the others go on.
     """
+    if job.more_routes:
+        raise Rejected(f"a loader publishes to one topic; KAFKA_TOPIC names {len(job.routes)}")
     known = {entry.day: entry for entry in await _ledger(job, ports)}
     todo = [p for p in job.partitions if not await _is_done(p, known.get(p.day), job, ports)]
     for partition in set(job.partitions) - set(todo):
-        await reporter.day_done(partition.day, "stored already", stored=True)
+        await reporter.day_done(partition, "stored already", stored=True)
     limits = await _limits(job, ports) if todo else None
     pace = _Pace(job, ports, reporter.stop)
     last: Day | None = None

@@ -1,4 +1,4 @@
-"""A connector's place in its topic: who may still write, what is committed, how much is left."""
+"""A connector's place in a topic: who may still write, what is committed, how much is left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from resources.bus.port import Delivery, Subscription
 from resources.dead_letters import set_aside
 from resources.errors import Rejected, StreamForgeError
 from resources.metrics import DEAD_LETTERS, LAG
-from streamforge_assets.workers.job import Job
+from streamforge_assets.workers.job import Job, Route
 from streamforge_assets.workers.patience import Patience
 from streamforge_assets.workers.runtime import Ports, Reporter
 
@@ -19,24 +19,57 @@ class Replaced(StreamForgeError):
     """Raised in a connector that was replaced. No fault of the data, and nothing to try again: it must end."""
 
 
+class Lags:
+    """What each topic still holds. The connector reports the sum, once all of them were measured."""
+
+    def __init__(self, job: Job, ports: Ports, reporter: Reporter) -> None:
+        self._lags: dict[str, int | None] = {route.topic: None for route in job.routes}
+        self._ports = ports
+        self._reporter = reporter
+
+    def tell(self, topic: str, lag: int) -> None:
+        """Take in how many messages of a topic are not dealt with."""
+        self._lags[topic] = lag
+        known = [one for one in self._lags.values() if one is not None]
+        if len(known) == len(self._lags):
+            self._reporter.lag = sum(known)
+            self._ports.meter.set(LAG, sum(known))
+
+
 class Place:
-    """A connector's place in its topic, and what it says about it."""
+    """A connector's place in one of its topics, and what it says about it."""
 
     def __init__(
-        self, job: Job, ports: Ports, reporter: Reporter, messages: Subscription, patience: Patience
+        self,
+        route: Route,
+        job: Job,
+        ports: Ports,
+        reporter: Reporter,
+        messages: Subscription,
+        patience: Patience,
+        lags: Lags,
     ) -> None:
+        self.route = route
         self.job = job
         self.ports = ports
         self.reporter = reporter
         self.patience = patience
         self._messages = messages
+        self._lags = lags
         self._measured = 0.0
+
+    async def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
+        """The next messages, as the subscription gives them."""
+        return await self._messages.receive(limit=limit, timeout=timeout)
 
     async def require(self, delivery: Delivery) -> None:
         """Raises Replaced when another connector has gone on from here: this one must not write any more."""
-        committed = await self.ports.bus.committed(self.job.topic, group=self.job.connector_group)
+        committed = await self.ports.bus.committed(self.route.topic, group=self.job.connector_group)
         if committed.get(delivery.partition, 0) > delivery.offset:
-            raise Replaced(f"{self.job.telemetry_id}: another connector has gone on from here; this one must end")
+            raise Replaced(
+                f"{self.job.telemetry_id}: another connector has gone on from here in {self.route.topic};"
+                " this one must end"
+            )
 
     async def commit(self, delivery: Delivery) -> None:
         """Record that everything up to `delivery` is written. Raises Replaced when the place was taken over."""
@@ -50,7 +83,7 @@ class Place:
         """Put a message that cannot be read or stored into the dead-letter topic; the rest goes on."""
         await set_aside(self.ports.bus, delivery, error, by=self.job.telemetry_id)
         self.ports.meter.add(DEAD_LETTERS)
-        await self.reporter.send("loading", f"Set a message aside: {error}", set_aside=1)
+        await self.reporter.send("loading", f"Set a message of {delivery.topic} aside: {error}", set_aside=1)
 
     async def measure(self) -> None:
         """Keep the lag up to date: the messages that are in the topic and not committed."""
@@ -58,8 +91,7 @@ class Place:
         if now - self._measured < LAG_EVERY:
             return
         self._measured = now
-        ends = await self.ports.bus.end_offsets(self.job.topic)
-        done = await self.ports.bus.committed(self.job.topic, group=self.job.connector_group)
+        ends = await self.ports.bus.end_offsets(self.route.topic)
+        done = await self.ports.bus.committed(self.route.topic, group=self.job.connector_group)
         lag = sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())
-        self.reporter.lag = lag
-        self.ports.meter.set(LAG, lag)
+        self._lags.tell(self.route.topic, lag)

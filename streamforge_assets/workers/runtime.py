@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 from resources.bus.port import Bus, Message, Start, Subscription
+from resources.datasets import Partition, parse_dataset
 from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.exchange.port import Exchange
 from resources.messages import (
@@ -60,8 +60,18 @@ class Reporter:
     watermark: str = ""
     lag: int | None = None
 
-    async def send(self, status: Status, message: str, *, finished: bool = False, **more: Any) -> None:
-        """Publish one event with the totals so far. `more` are optional fields of the event."""
+    async def send(
+        self, status: Status, message: str, *, finished: bool = False, about: Partition | None = None, **more: Any
+    ) -> None:
+        """Publish one event with the totals so far.
+
+        Args:
+            status: of the worker.
+            message: for whoever follows it.
+            finished: this is its last event.
+            about: the partition that the event completes; without one it speaks of the whole job.
+            more: optional fields of the event.
+        """
         if self.watermark:
             more["watermark"] = self.watermark
         if self.lag is not None:
@@ -69,8 +79,9 @@ class Reporter:
         event = EventMessage(
             queue_id=self.job.queue_id,
             producer=self.job.telemetry_id,
-            symbol=self.job.symbol,
-            type=self.job.dataset.api_type,
+            symbol=about.symbol if about else self.job.symbol,
+            type=(parse_dataset(about.dataset) if about else self.job.dataset).api_type,
+            partition=about.day if about else None,
             status=status,
             message=message,
             records_written=self.records,
@@ -81,12 +92,14 @@ class Reporter:
         self.meter.set(LAST_EVENT, event.timestamp)
         log.info("%s", message, extra={"status": status, "records": self.records})
 
-    async def day_done(self, day: date, message: str, **more: Any) -> None:
-        """Report that a day is dealt with."""
-        self.watermark = day.isoformat()
+    async def day_done(self, partition: Partition, message: str, **more: Any) -> None:
+        """Report that a day is dealt with, in the name of its own dataset and symbol."""
+        # The watermark goes with the job's symbol and type, so a day of another dataset does not move it.
+        if (partition.dataset, partition.symbol) == (self.job.dataset.name, self.job.symbol):
+            self.watermark = partition.day.isoformat()
         if more.get("failed"):
             self.meter.add(ERRORS)
-        await self.send("loading", message, partition=day, **more)
+        await self.send("loading", message, about=partition, **more)
 
 
 Work = Callable[[Job, Ports, Reporter], Awaitable[str]]

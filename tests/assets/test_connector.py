@@ -2,21 +2,18 @@
 
 import asyncio
 import contextlib
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
-import pyarrow as pa
 import pytest
 
 from resources.bus import Message, open_bus
-from resources.datasets import TRADES, Partition
+from resources.datasets import TRADES
 from resources.dead_letters import dead_letters, dead_topics, replay
 from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.live_rows import row_message
 from resources.messages import EVENTS_TOPIC, decode_event
 from resources.metrics import DEAD_LETTERS, RECORDS, RETRIES
-from resources.pages import DayReport, day_message, encode_pages, end_message
-from resources.records import TRADE
 from resources.settings import Settings
 from resources.store import open_store
 from streamforge_assets.workers import arango_connector
@@ -24,45 +21,20 @@ from streamforge_assets.workers.arango_connector import connect
 from streamforge_assets.workers.job import Job
 from streamforge_assets.workers.patience import Patience
 from streamforge_assets.workers.runtime import Ports, Reporter
-
-DAY = date(2024, 8, 1)
-START = datetime(2024, 8, 1, tzinfo=UTC)
-PART = Partition("trades", "BTCUSDT", DAY)
-JOB = Job("wf-1", "arango-connector", "arango-connector__1", TRADES, "BTCUSDT", DAY, date(2024, 8, 4), "data", "c")
-DEADLINE = 20.0
-
-
-def row(number: int, *, day: int = 0, **changes) -> dict:
-    moment = START + timedelta(days=day, seconds=number)
-    return {
-        "symbol": "BTCUSDT",
-        "trade_id": number,
-        "time": int(moment.timestamp() * 1_000_000),
-        "price": 1.0 + number,
-        "quantity": 2.0,
-        "first_trade_id": number,
-        "last_trade_id": number,
-        "is_buyer_maker": False,
-        **changes,
-    }
-
-
-def table(numbers, *, day: int = 0) -> pa.Table:
-    return pa.Table.from_pylist([row(number, day=day) for number in numbers], schema=TRADE.schema)
-
-
-def day_of(number: int) -> Partition:
-    return Partition("trades", "BTCUSDT", DAY + timedelta(days=number))
-
-
-def whole_day(number: int, ids, *, attempt: int = 1) -> list[Message]:
-    partition = day_of(number)
-    pages = list(encode_pages(table(ids, day=number), partition, attempt))
-    return [*pages, day_message(DayReport(source="archive"), partition, attempt)]
-
-
-def end(*, attempt: int = 1) -> Message:
-    return end_message(PART, attempt)
+from tests.assets.connecting import (
+    DAY,
+    DEADLINE,
+    JOB,
+    PART,
+    Failing,
+    committed,
+    connecting,
+    end,
+    row,
+    stored_ids,
+    until,
+    whole_day,
+)
 
 
 @pytest.fixture
@@ -70,34 +42,6 @@ async def ports(tmp_path):
     settings = Settings(home=tmp_path / "home")
     async with open_bus(settings) as bus, open_store(settings) as store:
         yield Ports(settings, bus, store, None)
-
-
-@contextlib.asynccontextmanager
-async def connecting(ports, job=JOB):
-    """A connector at work, and its reporter; cancelled at the end if it is still there."""
-    reporter = Reporter(ports.bus, job, ports.meter)
-    task = asyncio.ensure_future(connect(job, ports, reporter))
-    try:
-        yield task, reporter
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StreamForgeError):
-            await task
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
-async def stored_ids(ports, *, days: int = 3) -> list[int]:
-    rows = await ports.store.read("trades", ["BTCUSDT"], START, START + timedelta(days=days))
-    return rows["trade_id"].to_pylist()
-
-
-async def committed(ports, job=JOB) -> int:
-    return (await ports.bus.committed(job.topic, group=job.connector_group)).get(0, 0)
 
 
 async def test_live_rows_are_stored_and_then_committed(ports):
@@ -169,25 +113,6 @@ async def test_dead_letters_are_replayed_once_and_looking_at_them_changes_nothin
         await replay(ports.bus, "data")
     with pytest.raises(Rejected, match="other has no dead letters; these topics have: data"):
         await replay(ports.bus, "other")
-
-
-class Failing:
-    """A store whose `name` fails some times before it works."""
-
-    def __init__(self, store, name, times):
-        self._store, self._name, self.left = store, name, times
-
-    def __getattr__(self, name):
-        if name != self._name:
-            return getattr(self._store, name)
-
-        async def call(*arguments, **more):
-            if self.left:
-                self.left -= 1
-                raise Unavailable("the store is busy")
-            return await getattr(self._store, name)(*arguments, **more)
-
-        return call
 
 
 @pytest.mark.parametrize("name", ["record", "upsert"])
