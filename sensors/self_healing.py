@@ -1,4 +1,7 @@
-"""The sensor `self_healing`: what a lost coordinator leaves behind is ended, and its days are asked for again."""
+"""The sensor `self_healing`: what a lost coordinator leaves behind is ended, and its days are asked for again.
+
+What lost workers leave behind is removed: data topics of workflows that are over.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ import dagster as dg
 
 from resources.bus.port import Bus
 from resources.datasets import DAY
-from resources.errors import Unavailable
+from resources.errors import StreamForgeError, Unavailable
 from resources.metrics import write_page
 from resources.settings import Settings
 from resources.store import open_store
 from resources.store.port import Store
 from sensors.documents import parse_workflows
 from sensors.healing_plan import HealingPlan, healing_meter, plan_healing
+from sensors.leftovers import SweepPlan, plan_sweep
 from sensors.outside import BUDGET, bus_of, run_until
 from streamforge_assets.partitions import SYMBOLS, market_asset_key, market_key
 from streamforge_assets.workflow.healing import policy_of
@@ -34,6 +38,9 @@ SECOND_LOOK: Final = 5.0
 
 BY: Final = "self_healing"
 
+SHOWN: Final = 5
+"""How many topics of no known workflow are named; all are counted."""
+
 
 def self_healing(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> dg.SensorDefinition:
     """Heal workflows whose coordinator is gone, such as after a `kill -9` of the Dagster run.
@@ -43,11 +50,16 @@ def self_healing(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> d
     (the coordinator's own) allows, and leaves to a person what has failed too often in a row. The new run goes on
     from what is stored.
 
+    It removes data topics of workflows that finished or were cancelled some minutes ago. Their coordinator has
+    done so already; a worker that hung, was replaced and woke up afterwards makes the topic anew with what it
+    publishes. Topics of failed workflows stay, and so do those of no workflow at all, which are only named.
+
     A document that cannot be read is named and passed over.
 
     Safe to repeat: decisions rest on the workflows' documents alone, and a run is asked for under a key of its
     workflow's, which Dagster starts once. Should the old coordinator wake up, it finds a request to stop. There is
-    no cursor that could be lost. While bus or store cannot be reached, the tick skips with the reason.
+    no cursor that could be lost. While bus or store cannot be reached, the tick skips with the reason; where only
+    topics cannot be removed, it says so and heals all the same.
     """
 
     @dg.sensor(
@@ -55,7 +67,8 @@ def self_healing(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> d
         asset_selection=dg.AssetSelection.assets(*[asset.key for asset in assets]),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Ends workflows whose Dagster run is gone, and asks for a new run of their days.",
+        description="Ends workflows whose Dagster run is gone, asks for a new run of their days, and removes"
+        " topics that are left of workflows.",
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         deadline = time.monotonic() + BUDGET
@@ -67,7 +80,7 @@ def self_healing(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> d
 def tick(
     context: dg.SensorEvaluationContext, settings: Settings, deadline: float
 ) -> dg.SensorResult | dg.SkipReason:
-    """One tick: look at all workflows, decide, end what is lost, ask for runs."""
+    """One tick: look at all workflows, decide, end what is lost, remove what is left, ask for runs."""
     try:
         plan, unreadable = run_until(deadline, _heal(settings))
     except Unavailable as error:
@@ -78,6 +91,7 @@ def tick(
         context.log.warning(f"{one.queue_id}: {one.message}")
     for one in plan.noted:
         context.log.info(f"{one.queue_id}: {_news(one)}")
+    swept = _tidy(context, settings, deadline)
     symbols = set(context.instance.get_dynamic_partitions(SYMBOLS.name or ""))
     datasets = {dataset.name for dataset in settings.market_datasets}
     possible = [one for one in plan.reruns if one.dataset in datasets and one.symbol in symbols]
@@ -86,7 +100,7 @@ def tick(
             context.log.warning(f"{one.queue_id}: {one.dataset} of {one.symbol} is no asset's partition any more")
     if not possible:
         waiting = f", {len(plan.waiting)} wait for their next start" if plan.waiting else ""
-        return dg.SkipReason(f"{len(plan.ended)} workflows were ended{waiting}")
+        return dg.SkipReason(f"{len(plan.ended)} workflows were ended{waiting}{swept}")
     return dg.SensorResult(run_requests=[run_request(one) for one in possible])
 
 
@@ -112,6 +126,34 @@ async def end_workflow(store: Store, bus: Bus, workflow: Workflow, *, by: str) -
     await store.put_document(STOP_REQUESTS, workflow.queue_id, {"by": by, "at": time.time()})
     await tell_workers_to_stop(bus, workflow)
     await store.put_document(WORKFLOWS, workflow.queue_id, workflow.model_dump(mode="json"))
+
+
+def _tidy(context: dg.SensorEvaluationContext, settings: Settings, deadline: float) -> str:
+    """Remove what is left of workflows that are over, and say so; what the tick's result tells of it."""
+    try:
+        plan = run_until(deadline, sweep(settings, now=datetime.now(UTC)))
+    except StreamForgeError as error:
+        context.log.warning(f"{error}; data topics that are left are removed at a later tick")
+        return ""
+    for topic, owner in plan.leftovers:
+        context.log.warning(f"removed the topic {topic}, which somebody made anew: its workflow is {owner.state}")
+    if plan.strangers:
+        shown = ", ".join(plan.strangers[:SHOWN]) + (", ..." if len(plan.strangers) > SHOWN else "")
+        context.log.info(f"{len(plan.strangers)} data topics are of no workflow in this store, and stay: {shown}")
+    return f", {len(plan.leftovers)} data topics were removed" if plan.leftovers else ""
+
+
+async def sweep(settings: Settings, *, now: datetime) -> SweepPlan:
+    """Remove the data topics of workflows that are over, and return what was decided about all."""
+    async with bus_of(settings) as bus:
+        topics = await bus.topics()  # before the documents: a workflow has its document before its topic
+        async with open_store(settings) as store:
+            documents = await store.documents(WORKFLOWS)
+        known, _ = parse_workflows(documents)
+        plan = plan_sweep(topics, known, [str(one.get("queue_id")) for one in documents], now=now)
+        for topic, _ in plan.leftovers:
+            await bus.delete(topic)
+        return plan
 
 
 async def _heal(settings: Settings) -> tuple[HealingPlan, list[str]]:

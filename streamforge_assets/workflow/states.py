@@ -16,6 +16,9 @@ WORKFLOWS = "workflows"
 STOP_REQUESTS = "workflow-stops"
 """The store's collection of wishes that a workflow be stopped, by queue_id; its coordinator looks for them."""
 
+DATA_PREFIX, DATA_SUFFIX = "wf-", "-data"
+"""How the name of every workflow's data topic begins and ends; between them is the rest of its queue_id."""
+
 COORDINATOR = "coordinator"
 """The `worker` of an incident that is the loss of the workflow's coordinator."""
 
@@ -72,6 +75,11 @@ class Workflow(BaseModel):
     history: tuple[Incident, ...] = ()
     created_at: datetime
     updated_at: datetime
+
+    @property
+    def data_topic(self) -> str:
+        """The topic of its rows, from its loader to its connector."""
+        return f"{self.queue_id}{DATA_SUFFIX}"
 
     def moved(self, **changes: Any) -> Workflow:
         """The same workflow after `changes`, dated now."""

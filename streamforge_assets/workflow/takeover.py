@@ -57,7 +57,7 @@ async def take_over(store: Store, bus: Bus, workflow: Workflow) -> None:
         same = old.dataset == workflow.dataset and old.start < workflow.end and workflow.start < old.end
         if same and old.queue_id != workflow.queue_id and left_alone(old, now=datetime.now(UTC)):
             await tell_workers_to_stop(bus, old)
-            await bus.delete(f"{old.queue_id}-data")
+            await bus.delete(old.data_topic)
             message = f"its coordinator was gone; {workflow.queue_id} took over"
             await store.put_document(
                 WORKFLOWS, old.queue_id, old.moved(state="cancelled", message=message).model_dump(mode="json")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from resources.bus import open_bus
+from resources.bus import Message, open_bus
 from resources.messages import CONTROL_TOPIC, decode_control
 from resources.settings import Settings
 from resources.store import open_store
@@ -125,6 +125,41 @@ def test_a_document_that_cannot_be_read_does_not_stop_the_rest(settings, heal):
 
     heal()
     assert asyncio.run(state()) == "failed"
+
+
+def publish(settings, *topics):
+    async def work():
+        async with open_bus(settings) as bus:
+            for topic in topics:
+                await bus.publish(topic, [Message(b"page")])
+
+    asyncio.run(work())
+
+
+def topics(settings):
+    async def work():
+        async with open_bus(settings) as bus:
+            return set(await bus.topics())
+
+    return asyncio.run(work())
+
+
+def test_what_a_worker_makes_anew_after_its_workflow_is_over_is_removed(settings, heal):
+    """A loader that hung before its first message wakes up hours later, and publishes."""
+    done, failed = workflow(state="finished", updated_at=ago(600)), workflow(state="failed", updated_at=ago(600))
+    live, recent = workflow(state="running", updated_at=ago(1)), workflow(state="cancelled", updated_at=ago(10))
+    keep(settings, done, failed, live, recent)
+    stay = {one.data_topic for one in (failed, live, recent)} | {"wf-stranger-data", f"{done.data_topic}.dlq"}
+    publish(settings, done.data_topic, *stay)
+    assert heal().skip_message == "0 workflows were ended, 1 data topics were removed"
+    assert topics(settings) == stay
+    assert heal().skip_message == "0 workflows were ended"
+
+
+def test_healing_goes_on_while_topics_cannot_be_removed(settings, heal):
+    keep(settings, lost(left(), "gone", now=ago(61)))
+    away = Settings(home=settings.home, bus="kafka", kafka_bootstrap="127.0.0.1:9", kafka_patience=1)
+    assert len(heal(away).run_requests) == 1
 
 
 # --- runs that end badly
