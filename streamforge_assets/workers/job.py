@@ -103,8 +103,8 @@ def parse_routes(topics: str, collections: str) -> list[Route]:
     into = _names("COLLECTION_NAME", collections)
     if len(into) != len(names):
         raise Rejected(
-            f"the worker's variables disagree: COLLECTION_NAME names {len(into)} and KAFKA_TOPIC {len(names)}; name"
-            " one collection for each topic, such as trades,candles"
+            f"the worker's variable COLLECTION_NAME names {len(into)} and KAFKA_TOPIC {len(names)}; name one"
+            " collection for each topic, such as trades,candles"
         )
     return [Route(topic, collection) for topic, collection in zip(names, into, strict=True)]
 

@@ -41,7 +41,7 @@ from streamforge_assets.workflow.states import (
     new_suffix,
     new_workflow,
 )
-from streamforge_assets.workflow.takeover import take_over, this_process
+from streamforge_assets.workflow.takeover import take_over, tell_workers_to_stop, this_process
 
 log = logging.getLogger("streamforge.workflow")
 
@@ -124,7 +124,7 @@ class _Run:
         loader = "loader_api_candles" if dataset.interval else "loader_api_trades"
         self.workflow = workflow
         self._owner = owner
-        self._topic = f"{workflow.queue_id}-data"
+        self._topic = workflow.data_topic
         self._connector = Seat("arango_connector", "arango-connector")
         self._loader = Seat(loader, "loader-producer")
         self._seats = [self._connector, self._loader]
@@ -153,7 +153,10 @@ class _Run:
         await self._owner.store.put_document(WORKFLOWS, self.workflow.queue_id, document)
 
     async def end(self, state: State, message: str) -> None:
-        """Stop what still runs, drop the data topic of a finished workflow, write the last state.
+        """Stop what still runs, drop the data topic unless the workflow failed, write the last state.
+
+        Workers of whom nobody knows, such as one that hung and was replaced, are told to end: one that wakes up
+        and publishes would make the topic anew. Should it be faster than the message, `self_healing` removes that.
 
         Whoever ended the workflow before, because this coordinator seemed to be gone, has written the last state.
         """
@@ -161,6 +164,7 @@ class _Run:
             if seat.telemetry_id:
                 await self._owner.launcher.stop(seat.telemetry_id, grace=STOP_GRACE)
         if state != "failed":
+            await tell_workers_to_stop(self._owner.bus, self.workflow)
             await self._owner.bus.delete(self._topic)
         document = await self._owner.store.document(WORKFLOWS, self.workflow.queue_id)
         if document is None or document["state"] not in OVER:

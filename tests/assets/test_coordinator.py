@@ -12,6 +12,7 @@ from resources.datasets import TRADES, Partition
 from resources.errors import Rejected, Unavailable
 from resources.exchange import open_exchange
 from resources.launcher import open_launcher
+from resources.messages import CONTROL_TOPIC, decode_control
 from resources.store import open_store
 from sensors.healing_plan import lost
 from sensors.self_healing import end_workflow
@@ -142,6 +143,20 @@ async def test_a_coordinator_that_wakes_up_after_it_was_given_up_stops_and_leave
         (document,) = await store.documents(WORKFLOWS)
         assert Workflow.model_validate(document) == given_up
         assert all(state.state != "running" for state in (await made.launcher.states()).values())
+
+
+async def test_the_end_is_told_to_workers_of_whom_nobody_knows(settings, exchange):
+    """One that hung before its first message and wakes up later would make the deleted topic anew."""
+    async with coordinator(settings, lambda entrypoint, store: entrypoint) as (made, _):
+        outcome = await made.collect(TRADES, SYMBOL, START, END)
+        async with made.bus.replay(CONTROL_TOPIC, {}) as replay:
+            told = [decode_control(one.message.value) for one in await replay.receive()]
+        assert [(one.command, one.target, one.telemetry_id) for one in told if one.command == "stop"] == [
+            ("stop", "arango-connector", ""),
+            ("stop", "loader-producer", ""),
+        ]
+        assert {one.queue_id for one in told} == {outcome.workflow.queue_id}
+        assert outcome.workflow.data_topic not in await made.bus.topics()
 
 
 def test_an_unknown_worker_is_refused(settings):
