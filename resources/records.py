@@ -34,12 +34,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Record:
-    """A kind of row: its columns in order, the columns that identify it, and the column that dates it."""
+    """A kind of row: its columns in order, the columns that identify it, and the column that dates it.
+
+    `version` is the column that only grows while a row is replaced by newer ones with the same key: of two, the
+    one with the lower version is the older. None: such a row never changes.
+    """
 
     name: str
     fields: tuple[Field, ...]
     key: tuple[str, ...]
     time: str
+    version: str | None = None
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -70,6 +75,7 @@ CANDLE = Record(
     name="candle",
     key=("symbol", "interval", "open_time"),
     time="open_time",
+    version="trade_count",
     fields=(
         Field("symbol", LABEL, "", "trading pair, as the exchange writes it"),
         Field("interval", LABEL, "", "length of the candle, such as 5m"),

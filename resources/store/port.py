@@ -63,7 +63,11 @@ class Store(Protocol):
 
     @abstractmethod
     async def upsert(self, dataset: str, rows: pa.Table) -> None:
-        """Write a small batch, of any symbols and days, durably. Many of them are compacted by themselves."""
+        """Write a small batch, of any symbols and days, durably. Many of them are compacted by themselves.
+
+        A row whose version (`Record.version`) is lower than that of the row with its key, stored or in the batch,
+        is older than that one, came late, and is passed over.
+        """
 
     @abstractmethod
     def scan(self, partition: Partition, columns: Sequence[str]) -> AsyncIterator[pa.RecordBatch]:

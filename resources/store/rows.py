@@ -91,6 +91,30 @@ def last_wins(rows: pa.Table, order: str) -> pa.Table:
     return rows.take(pa.array(positions[last]))
 
 
+def newest(rows: pa.Table, record: Record) -> pa.Table:
+    """The rows sorted by key, of each key the one with the highest version; of equal ones the last one given."""
+    if record.version is not None:
+        versions = as_keys(rows.column(record.version))
+        rows = rows.take(pa.array(np.argsort(versions, kind="stable")))
+    return last_wins(rows, record.order)
+
+
+def without_older(rows: pa.Table, stored: Iterator[pa.Table], record: Record) -> pa.Table:
+    """Those of `rows` (in key order) whose version is not lower than that of the stored row with their key.
+
+    `stored` are tables in key order, with at least the columns of the key's order and of the version.
+    """
+    if record.version is None:
+        return rows
+    keys, versions = as_keys(rows.column(record.order)), as_keys(rows.column(record.version))
+    kept = np.ones(len(keys), dtype=bool)
+    for table in filter(len, stored):
+        theirs = as_keys(table.column(record.order))
+        at = np.minimum(np.searchsorted(theirs, keys), len(theirs) - 1)
+        kept &= (theirs[at] != keys) | (versions >= as_keys(table.column(record.version))[at])
+    return rows if kept.all() else rows.filter(pa.array(kept))
+
+
 def merge(older: Iterator[pa.Table], newer: Iterator[pa.Table], order: str) -> Iterator[pa.Table]:
     """Merge two streams of tables, each in strict key order; of equal keys the newer row counts.
 

@@ -28,9 +28,11 @@ from resources.store.rows import (
     labels_of,
     last_wins,
     merge,
+    newest,
     require_partition,
     split,
     with_labels,
+    without_older,
 )
 from resources.store.segments import (
     DayFiles,
@@ -194,12 +196,17 @@ def upsert(root: Path, dataset: Dataset, rows: pa.Table, *, patience: float) -> 
         day = date.fromordinal(date(1970, 1, 1).toordinal() + number)
         labels = labels_of(dataset, symbol)
         table = with_labels(part, labels, part.column_names, dataset.record)
-        latest = last_wins(table, dataset.record.order)
+        latest = newest(table, dataset.record)
         with writing(folder, patience):
             files = visible_day(folder, day)
             if files is None:
                 _write(folder, dataset, day, iter([latest]), _base(day, next_generation(None)))
                 continue
+            if dataset.record.version is not None:
+                names = [dataset.record.order, dataset.record.version]
+                latest = without_older(latest, merged(files, names, labels, dataset.record), dataset.record)
+                if not len(latest):
+                    continue
             last = files.deltas[-1].last + 1 if files.deltas else 1
             _write(folder, dataset, day, iter([latest]), _delta(day, files.base.generation, last, last))
             if len(files.deltas) >= MAX_DELTAS:

@@ -171,6 +171,53 @@ async def test_upserts_reach_every_symbol_and_day(store: Store) -> None:
     assert [stored.partition for stored in await store.partitions()] == [BTC, eth]
 
 
+def versioned(numbers: Any, version: int, price: float) -> pa.Table:
+    """Candles after so many trades."""
+    rows = candles("BTCUSDT", DAY, numbers)
+    rows = rows.set_column(
+        rows.schema.get_field_index("trade_count"), "trade_count", pa.array([version] * len(rows))
+    )
+    return rows.set_column(rows.schema.get_field_index("close"), "close", pa.array([price] * len(rows)))
+
+
+async def closes(store: Store) -> list[float]:
+    rows = await store.read("candles_5m", ["BTCUSDT"], BTC.start, BTC.end, ["close"])
+    return list(rows["close"].to_pylist())
+
+
+async def test_an_upsert_that_comes_late_does_not_replace_what_is_newer(store: Store) -> None:
+    """A candle that was set aside and sent again, or came from a double of its producer, took volume back."""
+    await store.upsert("candles_5m", versioned([0, 1], 5, 5.0))
+    await store.upsert("candles_5m", versioned([1, 2], 7, 7.0))
+    before = await store.stored(Partition("candles_5m", "BTCUSDT", DAY))
+    await store.upsert("candles_5m", versioned([1, 2], 6, 6.0))
+    assert await store.stored(Partition("candles_5m", "BTCUSDT", DAY)) == before
+    await store.upsert("candles_5m", versioned([0, 1, 3], 6, 6.5))
+    assert await closes(store) == [6.5, 7.0, 7.0, 6.5]
+
+
+async def test_of_the_versions_in_one_upsert_the_newest_is_kept_wherever_it_stands(store: Store) -> None:
+    batch = pa.concat_tables([versioned([0], 2, 2.0), versioned([0], 3, 3.0), versioned([0], 1, 1.0)])
+    await store.upsert("candles_5m", batch.unify_dictionaries())
+    assert await closes(store) == [3.0]
+    await store.upsert("candles_5m", versioned([0], 3, 3.5))
+    assert await closes(store) == [3.5], "of one version the last one given counts"
+
+
+async def test_the_late_upsert_is_told_however_many_there_were_before(store: Store) -> None:
+    for turn in range(40):
+        await store.upsert("candles_5m", versioned([turn % 3], turn + 1, float(turn)))
+    await store.upsert("candles_5m", versioned([0, 1, 2], 37, -1.0))
+    assert await closes(store) == [39.0, 37.0, 38.0]
+
+
+async def test_a_whole_day_replaces_versions_that_are_higher(store: Store) -> None:
+    """What the exchange publishes at last is right, whatever the live stream said."""
+    await store.upsert("candles_5m", versioned([0], 9, 9.0))
+    await put(store, versioned([0], 8, 8.0), into=Partition("candles_5m", "BTCUSDT", DAY))
+    assert await closes(store) == [8.0]
+
+
 async def test_many_small_upserts_lose_nothing(store: Store) -> None:
     await put(store, trades(range(0, 3000, 2)))
     versions = set()
