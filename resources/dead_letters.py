@@ -11,6 +11,12 @@ from resources.errors import Rejected, StreamForgeError
 
 SUFFIX: Final = ".dlq"
 REASON: Final = "reason"
+MAX_REASON: Final = 1000
+"""Characters of a reason that are kept: one may name all that a large message has too much."""
+
+REPLAYED: Final = "replayed"
+"""The header of a dead letter that was sent again, late and out of the order in which it came."""
+
 _ADDED: Final = (REASON, "source-topic", "source-partition", "source-offset", "set-aside-by", "set-aside-at")
 _REPLAYER: Final = "dead-letter-replay"
 
@@ -39,18 +45,24 @@ class DeadTopic:
 
 
 async def set_aside(bus: Bus, delivery: Delivery, error: StreamForgeError, *, by: str) -> None:
-    """Keep `delivery` as a dead letter, with `error` as the reason."""
-    headers = {
-        **delivery.message.headers,
-        REASON: str(error),
+    """Keep `delivery` as a dead letter, with `error` as the reason.
+
+    Where its own key and headers leave no room for that, it is kept without them.
+    """
+    reason = str(error)
+    added = {
+        REASON: reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}...",
         "source-topic": delivery.topic,
         "source-partition": str(delivery.partition),
         "source-offset": str(delivery.offset),
         "set-aside-by": by,
         "set-aside-at": f"{time.time():.3f}",
     }
-    letter = Message(delivery.message.value, delivery.message.key, headers)
-    await bus.publish(f"{delivery.topic}{SUFFIX}", [letter])
+    value, key, own = delivery.message
+    try:
+        await bus.publish(f"{delivery.topic}{SUFFIX}", [Message(value, key, {**own, **added})])
+    except Rejected:
+        await bus.publish(f"{delivery.topic}{SUFFIX}", [Message(value, "", added)])
 
 
 async def dead_topics(bus: Bus) -> list[DeadTopic]:
@@ -114,7 +126,8 @@ async def replay(bus: Bus, topic: str) -> int:
                 source = (letter.source_partition, letter.source_offset)
                 if source not in seen:
                     seen.add(source)
-                    await bus.publish(topic, [letter.message])
+                    value, key, own = letter.message
+                    await bus.publish(topic, [Message(value, key, {**own, REPLAYED: str(letter.source_offset)})])
                 await letters.commit(delivery)
             count += len(batch)
     return len(seen)

@@ -87,12 +87,19 @@ async def _take(delivery: Delivery, place: Place, days: DayWriter, rows: RowWrit
     try:
         if kind == "row":
             rows.add(delivery)
+            if rows.full:
+                await rows.flush(commit=not days.open)
             return False
         if rows.waiting:
             await rows.flush(commit=not days.open)
         return await days.take(delivery, kind)
     except Rejected as error:
+        await place.require(delivery)
         await place.set_aside(delivery, error)
+        if rows.waiting:
+            rows.skip(delivery)
+        elif not days.open:
+            await place.commit(delivery)
     return False
 
 

@@ -62,10 +62,13 @@ class Place:
         """The next messages, as the subscription gives them."""
         return await self._messages.receive(limit=limit, timeout=timeout)
 
-    async def require(self, delivery: Delivery) -> None:
-        """Raises Replaced when another connector has gone on from here: this one must not write any more."""
+    async def require(self, *deliveries: Delivery) -> None:
+        """Raises Replaced when another connector has gone on from here: this one must not write any more.
+
+        `deliveries` are the first ones of each partition that are to be written.
+        """
         committed = await self.ports.bus.committed(self.route.topic, group=self.job.connector_group)
-        if committed.get(delivery.partition, 0) > delivery.offset:
+        if any(committed.get(one.partition, 0) > one.offset for one in deliveries):
             raise Replaced(
                 f"{self.job.telemetry_id}: another connector has gone on from here in {self.route.topic};"
                 " this one must end"

@@ -22,6 +22,7 @@ class RowWriter:
         self._place = place
         self._write = store_writer(place.ports.store)
         self._documents: list[Document] = []
+        self._first: dict[int, Delivery] = {}
         self._last: dict[int, Delivery] = {}
         self._since = 0.0
 
@@ -30,10 +31,14 @@ class RowWriter:
         """Whether there are rows that are not written yet."""
         return bool(self._documents)
 
+    @property
+    def full(self) -> bool:
+        """Whether the batch may not grow any more."""
+        return len(self._documents) >= BATCH_ROWS
+
     def due(self) -> bool:
         """Whether the batch is to be written now."""
-        full = len(self._documents) >= BATCH_ROWS
-        return self.waiting and (full or time.monotonic() - self._since >= BATCH_SECONDS)
+        return self.full or (self.waiting and time.monotonic() - self._since >= BATCH_SECONDS)
 
     def add(self, delivery: Delivery) -> None:
         """Take a row in. Raises Rejected for a message that is none."""
@@ -41,6 +46,11 @@ class RowWriter:
         if not self._documents:
             self._since = time.monotonic()
         self._documents.append(Document(dataset, row, delivery))
+        self._first.setdefault(delivery.partition, delivery)
+        self._last[delivery.partition] = delivery
+
+    def skip(self, delivery: Delivery) -> None:
+        """Have a message that was dealt with otherwise committed with the batch that waits."""
         self._last[delivery.partition] = delivery
 
     async def flush(self, *, commit: bool) -> None:
@@ -48,8 +58,9 @@ class RowWriter:
         if not self._documents:
             return
         documents, self._documents = self._documents, []
+        first, self._first = self._first, {}
         last, self._last = self._last, {}
-        await self._place.require(documents[0].delivery)
+        await self._place.require(*first.values())
         with self._place.ports.meter.stage("write"):
             wrong = await write_all(documents, self._write, self._place.patience)
         for document, error in wrong:

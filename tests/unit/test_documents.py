@@ -100,6 +100,14 @@ async def test_a_key_whose_newer_version_is_wrong_keeps_the_older():
     assert server.calls == [[1.0, 2.0], [1.0]]
 
 
+async def test_an_answer_that_does_not_tell_of_every_document_is_no_success():
+    async def write(documents):
+        return [None] * (len(documents) - 1)
+
+    with pytest.raises(ValueError, match="shorter"):
+        await write_all([document(0), document(1)], write, patience())
+
+
 async def test_a_stop_ends_the_waiting():
     server = Server({0: [BUSY] * 99})
     bearing = Patience(Meter(), asyncio.Event(), attempts=99, first=600)
