@@ -1,7 +1,8 @@
 """What travels on a workflow's data topic: Arrow pages of history, and the loader's word on each day.
 
 Every message carries the headers `kind`, `dataset`, `symbol`, `date` and `attempt`. `attempt` counts the
-loaders of the workflow, so that a late message of one that was replaced can be told and ignored.
+loaders of the workflow, so that a late message of one that was replaced can be told and ignored. Pages are
+numbered within their day in the header `page`, and the word on the day says how many there are.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ Kind = Literal["page", "reset", "day", "end"]
 class DayReport(BaseModel):
     """The loader's word on one day, after its pages: where the rows come from and what explains holes.
 
-    `failure` is the sentence why the day could not be loaded. `edge_missing` are ids that the exchange dates
+    `pages` is how many pages it has; None where a loader does not say. `failure` is the sentence why the day could
+    not be loaded. `edge_missing` are ids that the exchange dates
     inside the day, before its first or after its last row, and that could not be had.
     """
 
@@ -42,28 +44,42 @@ class DayReport(BaseModel):
     start_proof: Proof = "not needed"
     end_proof: Proof = "not needed"
     replace: bool = False
+    pages: int | None = None
     failure: str = ""
 
 
-def encode_pages(rows: pa.Table, partition: Partition, attempt: int) -> Iterator[Message]:
-    """Yield `rows` as Arrow IPC streams, each below the bus's limit, in order."""
+def encode_pages(rows: pa.Table, partition: Partition, attempt: int, first: int = 0) -> Iterator[Message]:
+    """Yield `rows` as Arrow IPC streams, each below the bus's limit, in order, numbered from `first` on."""
     if rows.num_rows == 0:
         return
     per_row = rows.nbytes / rows.num_rows
     size = max(1, int(0.9 * MAX_MESSAGE_BYTES / max(per_row, 1.0)))
-    for start in range(0, rows.num_rows, size):
+    for number, start in enumerate(range(0, rows.num_rows, size), first):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as writer:
             for batch in rows.slice(start, size).combine_chunks().to_batches():
                 writer.write_batch(batch)
-        yield Message(sink.getvalue().to_pybytes(), partition.symbol, _headers("page", partition, attempt, ARROW))
+        headers = _headers("page", partition, attempt, ARROW) | {"page": str(number)}
+        yield Message(sink.getvalue().to_pybytes(), partition.symbol, headers)
+
+
+def page_number(message: Message) -> int | None:
+    """The number of a page within its day; None where its loader does not say. Raises Rejected when it is none."""
+    number = message.headers.get("page")
+    if number is not None and not (number.isascii() and number.isdecimal()):
+        raise Rejected(f"a data page has the number {number!r}")
+    return None if number is None else int(number)
 
 
 def decode_page(message: Message) -> pa.Table:
-    """Return the rows of a page. Raises Rejected when it is not an Arrow stream."""
+    """Return the rows of a page. Raises Rejected when it is not an Arrow stream, or a broken one."""
     try:
-        return pa.ipc.open_stream(message.value).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+        rows = pa.ipc.open_stream(message.value).read_all()
+        # Only a whole look finds labels that point nowhere; following one later may take the process with it.
+        rows.validate(full=True)
+        _ = rows.schema.names
+        return rows
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise Rejected(f"a data page is not an Arrow IPC stream: {error}") from error
 
 

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 
 from resources.bus.port import Delivery, Message
 from resources.datasets import Partition
+from resources.dead_letters import REPLAYED, SUFFIX
 from resources.errors import Rejected
 from resources.metrics import BATCHES, RECORDS
-from resources.pages import decode_day, decode_page, page_partition
+from resources.pages import DayReport, decode_day, decode_page, page_number, page_partition
 from resources.store.port import Ingest
 from streamforge_assets.workers.assessment import assess
 from streamforge_assets.workers.place import Place
@@ -19,7 +20,11 @@ from streamforge_assets.workers.runtime import log
 
 
 class DayWriter:
-    """Pages of history: one open day at a time. A message of an older loader than the newest seen is ignored."""
+    """Pages of history: one open day at a time. A message of an older loader than the newest seen is ignored.
+
+    A day counts only with all the pages that its loader has sent: ids that follow each other do not show that the
+    first or the last ones are missing.
+    """
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -29,6 +34,7 @@ class DayWriter:
         self._open: tuple[Partition, Ingest] | None = None
         self._stack = contextlib.AsyncExitStack()
         self._pending_rows = 0
+        self._pages: set[int] = set()
 
     @property
     def open(self) -> bool:
@@ -38,6 +44,7 @@ class DayWriter:
     async def aclose(self) -> None:
         await self._stack.aclose()
         self._open = None
+        self._pages.clear()
 
     async def take(self, delivery: Delivery, kind: str | None) -> bool:
         """Deal with one message; true when it was the last one. Raises Rejected when it cannot be read."""
@@ -57,16 +64,22 @@ class DayWriter:
         }
         if kind not in steps:
             raise Rejected(f"a data message is of the unknown kind {kind!r}")
+        if REPLAYED in message.headers:
+            # In the middle of another day it would end that one, and pass for a day of its own.
+            day = page_partition(message)
+            raise Rejected(f"a {kind} that was set aside cannot be put back into its day; collect {day} again")
         await steps[kind]()
         return False
 
     async def _append(self, message: Message) -> None:
-        partition = page_partition(message)
+        partition, number = page_partition(message), page_number(message)
         with self._ports.meter.stage("write"):
             rows = await asyncio.to_thread(decode_page, message)
             ingest = await self._ingest(partition, replace=False)
             await ingest.append(rows)
         self._pending_rows += rows.num_rows
+        if number is not None:
+            self._pages.add(number)
 
     async def _ingest(self, partition: Partition, *, replace: bool) -> Ingest:
         if self._open is not None and self._open[0] != partition:
@@ -84,9 +97,9 @@ class DayWriter:
         partition = page_partition(delivery.message)
         report = decode_day(delivery.message)
         reporter = self._place.reporter
-        if report.failure:
+        if failure := report.failure or self._incomplete(partition, report):
             await self.aclose()
-            await reporter.day_done(partition, report.failure, failed=True)
+            await reporter.day_done(partition, failure, failed=True)
             await self._place.commit(delivery)
             return
         await self._place.require(delivery)
@@ -105,6 +118,17 @@ class DayWriter:
         reporter.records += rows
         await reporter.day_done(partition, f"Wrote {rows} records", rows=rows)
         await self._place.commit(delivery)
+
+    def _incomplete(self, partition: Partition, report: DayReport) -> str:
+        """The sentence why the day cannot be stored; empty when all its pages are here."""
+        mine = self._pages if self._open is not None and self._open[0] == partition else set()
+        lacking = set(range(report.pages or 0)) - mine
+        if not lacking:
+            return ""
+        return (
+            f"{partition}: {len(lacking)} of its {report.pages} pages could not be used; collect it again, and"
+            f" see {self._place.route.topic}{SUFFIX} for what was wrong"
+        )
 
 
 def _attempt_of(message: Message) -> int:

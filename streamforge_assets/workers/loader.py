@@ -35,7 +35,7 @@ class Day:
     """A day on its way: where its rows go, and the archive's file of it if there is one.
 
     `previous_last` is the position of the last row of the day before, where that is known to be the last;
-    `last` is left by whoever loads this day, for the next.
+    `last` is left by whoever loads this day, for the next. `published` rows are in so many `pages`.
     """
 
     partition: Partition
@@ -46,12 +46,13 @@ class Day:
     previous_last: int | None = None
     last: int | None = None
     published: int = 0
+    pages: int = 0
 
     async def publish(self, rows: pa.Table) -> None:
         """Send rows to the connector."""
         meter = self.ports.meter
         with meter.stage("encode"):
-            pages = await asyncio.to_thread(list, encode_pages(rows, self.partition, self.job.attempt))
+            pages = await asyncio.to_thread(list, encode_pages(rows, self.partition, self.job.attempt, self.pages))
         if pages:
             with meter.stage("publish"):
                 await self.ports.bus.publish(self.job.topic, pages)
@@ -59,11 +60,12 @@ class Day:
             meter.add(RECORDS, rows.num_rows)
             meter.add(BYTES, sum(len(page.value) for page in pages))
         self.published += rows.num_rows
+        self.pages += len(pages)
 
     async def restart(self) -> None:
         """Take back what was published of this day."""
         await self.ports.bus.publish(self.job.topic, [reset_message(self.partition, self.job.attempt)])
-        self.published = 0
+        self.published = self.pages = 0
 
     async def archive_tables(self) -> AsyncIterator[pa.Table]:
         """The tables of the archive's file, parsed in a thread, one ahead. Raises Rejected as the file does."""
@@ -110,7 +112,8 @@ async def load_days(job: Job, ports: Ports, reporter: Reporter, load_day: LoadDa
                 return f"Stopped before {day.partition.day}"
             began = time.perf_counter()
             report = await _load(day, load_day, limits)
-            report = report.model_copy(update={"seconds": time.perf_counter() - began, "replace": job.refresh})
+            seconds = time.perf_counter() - began
+            report = report.model_copy(update={"seconds": seconds, "replace": job.refresh, "pages": day.pages})
             await pace.publish(day_message(report, day.partition, job.attempt))
             reporter.records += day.published
     await ports.bus.publish(job.topic, [end_message(job.partitions[-1], job.attempt)])

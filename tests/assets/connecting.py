@@ -56,19 +56,25 @@ def day_of(number: int) -> Partition:
     return Partition("trades", "BTCUSDT", DAY + timedelta(days=number))
 
 
-def whole_day(number: int, ids, *, attempt: int = 1) -> list[Message]:
-    partition = day_of(number)
-    pages = list(encode_pages(table(ids, day=number), partition, attempt))
-    return [*pages, day_message(DayReport(source="archive"), partition, attempt)]
+def whole_day(number: int, ids, *, attempt: int = 1, size: int = 1000) -> list[Message]:
+    """A day of trades, `size` of them a page, and the loader's word on it."""
+    ids = list(ids)
+    tables = [table(ids[at : at + size], day=number) for at in range(0, len(ids), size)]
+    return _whole(tables, day_of(number), attempt)
 
 
 def candle_day(number: int, *, size: int = 288) -> list[Message]:
-    """A whole day of candles of ETHUSDT, `size` candles a page, and the loader's word on it."""
-    partition = Partition(FIVE.name, "ETHUSDT", DAY + timedelta(days=number))
+    """A day of candles of ETHUSDT, `size` of them a page, and the loader's word on it."""
     rows = [candle(288 * number + at) for at in range(288)]
     tables = [pa.Table.from_pylist(rows[at : at + size], schema=CANDLE.schema) for at in range(0, 288, size)]
-    pages = [page for one in tables for page in encode_pages(one, partition, 1)]
-    return [*pages, day_message(DayReport(source="archive"), partition, 1)]
+    return _whole(tables, Partition(FIVE.name, "ETHUSDT", DAY + timedelta(days=number)), 1)
+
+
+def _whole(tables: list[pa.Table], partition: Partition, attempt: int) -> list[Message]:
+    pages: list[Message] = []
+    for one in tables:
+        pages += encode_pages(one, partition, attempt, len(pages))
+    return [*pages, day_message(DayReport(source="archive", pages=len(pages)), partition, attempt)]
 
 
 def end(*, attempt: int = 1) -> Message:

@@ -7,16 +7,16 @@ from functools import partial
 
 import pytest
 
-from resources.bus import Message, open_bus
+from resources.bus import Delivery, Message, open_bus
 from resources.datasets import TRADES
-from resources.dead_letters import dead_letters, dead_topics, replay
+from resources.dead_letters import dead_letters, dead_topics, replay, set_aside
 from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.live_rows import row_message
 from resources.messages import EVENTS_TOPIC, decode_event
 from resources.metrics import DEAD_LETTERS, RECORDS, RETRIES
 from resources.settings import Settings
 from resources.store import open_store
-from streamforge_assets.workers import arango_connector
+from streamforge_assets.workers import arango_connector, row_writer
 from streamforge_assets.workers.arango_connector import connect
 from streamforge_assets.workers.job import Job
 from streamforge_assets.workers.patience import Patience
@@ -24,9 +24,12 @@ from streamforge_assets.workers.runtime import Ports, Reporter
 from tests.assets.connecting import (
     DAY,
     DEADLINE,
+    FIVE,
     JOB,
     PART,
+    START,
     Failing,
+    candle,
     committed,
     connecting,
     end,
@@ -36,12 +39,19 @@ from tests.assets.connecting import (
     whole_day,
 )
 
+ROW_HEADERS = row_message(TRADES, row(0)).headers
+
 
 @pytest.fixture
 async def ports(tmp_path):
     settings = Settings(home=tmp_path / "home")
     async with open_bus(settings) as bus, open_store(settings) as store:
         yield Ports(settings, bus, store, None)
+
+
+async def events(ports):
+    async with ports.bus.replay(EVENTS_TOPIC, {}) as replay:
+        return [decode_event(one.message.value) for one in await replay.receive()]
 
 
 async def test_live_rows_are_stored_and_then_committed(ports):
@@ -92,6 +102,136 @@ async def test_what_is_wrong_goes_to_the_dead_letters_with_its_origin_and_the_re
         assert by_origin[offset].message == messages[offset]
     assert {(letter.source_topic, letter.set_aside_by) for letter in letters} == {("data", "arango-connector__1")}
     assert ports.meter.value(DEAD_LETTERS) == 6
+
+
+async def test_what_is_set_aside_is_dealt_with_even_where_nothing_else_comes(ports):
+    """Uncommitted, each successor would set the same messages aside again."""
+    await ports.bus.publish("data", [row_message(TRADES, row(n, price="dear")) for n in range(3)])
+    for number in (3, 5):
+        async with connecting(ports):
+
+            async def done(number=number):
+                return await committed(ports) == number
+
+            await until(done)
+        if number == 3:
+            await ports.bus.publish("data", [Message(b"?", "", {"kind": "riddle"}), Message(b"", "", ROW_HEADERS)])
+    letters = await dead_letters(ports.bus, "data", limit=50)
+    assert [letter.source_offset for letter in letters] == [0, 1, 2, 3, 4]
+    assert "market data are never deleted" in letters[-1].reason
+
+
+async def test_a_message_that_is_wrong_at_length_ends_nobody(ports):
+    """A reason or headers that no dead letter could hold ended the connector, and each of its successors."""
+    talkative = row_message(TRADES, row(0) | {f"column {n}": n for n in range(20_000)})
+    labelled = Message(b"?", "k" * 16_000, {"kind": "riddle", "story": "x" * 16_500})
+    await ports.bus.publish("data", [talkative, labelled, *whole_day(0, range(3)), end()])
+    async with connecting(ports) as (task, _):
+        await asyncio.wait_for(task, DEADLINE)
+    first, second = await dead_letters(ports.bus, "data", limit=9)
+    assert len(first.reason) < 1100
+    assert (first.message, first.source_offset) == (talkative, 0)
+    assert (second.message, second.source_offset) == (Message(b"?"), 1)
+    assert "unknown kind 'riddle'" in second.reason
+
+
+@pytest.mark.parametrize("symbol", ["BTC#USDT", "BTC/USDT", "", "../x", None, 7])
+async def test_a_row_whose_key_no_store_could_take_is_set_aside_alone(ports, symbol):
+    rows = [row(0), row(1, symbol=symbol), row(2)]
+    await ports.bus.publish("data", [Message(row_message(TRADES, one).value, "k", ROW_HEADERS) for one in rows])
+    async with connecting(ports):
+
+        async def done():
+            return await committed(ports) == 3
+
+        await until(done)
+    assert await stored_ids(ports) == [0, 2]
+    (letter,) = await dead_letters(ports.bus, "data", limit=9)
+    assert letter.source_offset == 1
+
+
+async def test_a_row_is_known_by_its_columns_whatever_key_its_message_has(ports):
+    """Kafka's key only keeps the order of messages; missing or another one, it must not make a second row."""
+    value = row_message(TRADES, row(5)).value
+    await ports.bus.publish("data", [Message(value, key, ROW_HEADERS) for key in ("", "7", "BTCUSDT")])
+    async with connecting(ports):
+
+        async def done():
+            return await committed(ports) == 3
+
+        await until(done)
+    assert await stored_ids(ports) == [5]
+    assert await dead_topics(ports.bus) == []
+
+
+async def test_no_batch_is_larger_than_it_may_be(ports, monkeypatch):
+    monkeypatch.setattr(row_writer, "BATCH_ROWS", 10)
+    sizes = []
+
+    class Counting(Failing):
+        async def upsert(self, dataset, rows):
+            sizes.append(rows.num_rows)
+            await self._store.upsert(dataset, rows)
+
+    counting = Ports(ports.settings, ports.bus, Counting(ports.store, "", 0), None)
+    await ports.bus.publish("data", [row_message(TRADES, row(n)) for n in range(95)])
+    async with connecting(counting):
+
+        async def done():
+            return await committed(ports) == 95
+
+        await until(done)
+    assert sizes == [*[10] * 9, 5]
+
+
+async def test_a_day_one_of_whose_pages_cannot_be_read_is_not_stored_as_if_it_were_whole(ports):
+    """The first page's ids are lacked by nobody: those after it follow each other."""
+    first, *rest = whole_day(0, range(40), size=10)
+    broken = first._replace(value=b"not a page")
+    await ports.bus.publish("data", [broken, *rest, *whole_day(1, range(100, 110)), end()])
+    async with connecting(ports) as (task, _):
+        await asyncio.wait_for(task, DEADLINE)
+    assert await stored_ids(ports) == list(range(100, 110))
+    assert [entry.day for entry in await ports.store.ledger("trades", "BTCUSDT")] == [DAY + timedelta(days=1)]
+    failed = [event for event in await events(ports) if (event.model_extra or {}).get("failed")]
+    assert [event.partition for event in failed] == [DAY]
+    assert "1 of its 4 pages could not be used; collect it again" in failed[0].message
+    assert len(await dead_letters(ports.bus, "data", limit=9)) == 1
+
+
+async def test_a_page_that_is_sent_again_in_the_middle_of_another_day_harms_neither(ports):
+    """It ended the other day, whose rest then passed for all of it."""
+    first, *_ = whole_day(0, range(40), size=10)
+    *pages, closing = whole_day(1, range(100, 140), size=10)
+    await set_aside(
+        ports.bus, Delivery("data", 0, 0, 0.0, first), Rejected("it could not be read then"), by="c__0"
+    )
+    await ports.bus.publish("data", pages[:2])
+    assert await replay(ports.bus, "data") == 1
+    await ports.bus.publish("data", [*pages[2:], closing, end()])
+    async with connecting(ports) as (task, _):
+        await asyncio.wait_for(task, DEADLINE)
+    assert await stored_ids(ports) == list(range(100, 140))
+    reasons = [letter.reason for letter in await dead_letters(ports.bus, "data", limit=9)]
+    assert "collect trades BTCUSDT 2024-08-01 again" in reasons[1]
+
+
+async def test_a_candle_that_is_sent_again_late_does_not_take_volume_back(ports):
+    """It was set aside; newer versions of the same candle have been stored since."""
+    late = row_message(FIVE, candle(0, trade_count=10, volume=10.0))
+    letter = Delivery("data", 0, 0, 0.0, late)
+    await set_aside(ports.bus, letter, Rejected("an older connector could not read it"), by="c__0")
+    await ports.bus.publish("data", [row_message(FIVE, candle(0, trade_count=n, volume=n)) for n in (20, 30, 25)])
+    async with connecting(ports):
+
+        async def stored(count):
+            return await committed(ports) == count
+
+        await until(partial(stored, 3))
+        assert await replay(ports.bus, "data") == 1
+        await until(partial(stored, 4))
+    rows = await ports.store.read(FIVE.name, ["ETHUSDT"], START, START + timedelta(days=1))
+    assert rows["volume"].to_pylist() == [30.0]
 
 
 async def test_dead_letters_are_replayed_once_and_looking_at_them_changes_nothing(ports):
