@@ -36,7 +36,7 @@ RETRIES = Metric("streamforge_worker_retries_total", "counter", "repeats after a
 DEAD_LETTERS = Metric(
     "streamforge_worker_dead_letters_total", "counter", "messages set aside into the dead-letter topic"
 )
-LAG = Metric("streamforge_worker_lag_messages", "gauge", "messages of the data topic that are not dealt with yet")
+LAG = Metric("streamforge_worker_lag_messages", "gauge", "messages of the data topics that are not dealt with yet")
 STAGE_SECONDS = Metric(
     "streamforge_worker_stage_seconds_total", "counter", "seconds spent in each stage of the work", ("stage",)
 )

@@ -46,7 +46,7 @@ TOPIC_RULES: Final = (
     TopicRule("queue-events", 1, 7 * DAY, "delete", "reports of workers, one order for all"),
     TopicRule("*.dlq", 1, 30 * DAY, "delete", "messages that could not be read, with the reason in their headers"),
     TopicRule(
-        "wf-*", 1, 3 * DAY, "delete", "a workflow's data; deleted when it has finished, kept when it failed"
+        "wf-*", 1, 3 * DAY, "delete", "a workflow's data; deleted when it is over, kept when it failed: see below"
     ),
     TopicRule("*", 1, 7 * DAY, "delete", "anything else"),
 )
