@@ -12,9 +12,12 @@ import urllib.request
 import pytest
 
 from resources.bus import Message, open_bus
-from resources.datasets import DAY, TRADES
+from resources.datasets import DAY, TRADES, Partition, midnight, to_us
+from resources.live_rows import row_message
 from resources.messages import CONTROL_TOPIC, EVENTS_TOPIC, ControlMessage, decode_event, encode
 from resources.metrics import METRICS
+from resources.pages import end_message
+from resources.store import open_store
 from streamforge_assets.workers.job import Job
 from tests.simulated import END, START, SYMBOL, environment
 
@@ -114,6 +117,7 @@ async def test_a_stop_for_another_worker_or_workflow_is_passed_over(settings):
         ({"TIME_RANGE": "yesterday"}, "'yesterday' is not a time range"),
         ({"TYPE": "api_tea"}, "'tea' is not a dataset"),
         ({"ATTEMPT": "first"}, "ATTEMPT and FENCE must be numbers"),
+        ({"KAFKA_TOPIC": "a,b"}, "COLLECTION_NAME names 1 and KAFKA_TOPIC 2"),
         ({"STREAMFORGE_BUS": "pigeon"}, "STREAMFORGE_BUS is 'pigeon'"),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL is 'LOUD'"),
         ({"METRICS_PORT": "many"}, "METRICS_PORT is 'many'"),
@@ -127,6 +131,29 @@ def test_a_wrong_environment_is_one_sentence_and_exit_code_2(settings, wrong, se
     (line,) = lines(said)
     assert line["level"] == "ERROR"
     assert sentence in line["message"]
+
+
+async def test_a_connector_serves_the_topics_that_its_environment_names(settings):
+    topics = {"wf-1-data": ("BTCUSDT", 5), "wf-1-more-data": ("ETHUSDT", 7)}
+    async with open_bus(settings) as bus:
+        for topic, (symbol, count) in topics.items():
+            rows = [row_message(TRADES, trade(symbol, number)) for number in range(count)]
+            await bus.publish(topic, [*rows, end_message(Partition("trades", symbol, START), 1)])
+    await command(settings, "start", "arango_connector")
+    worker = start("arango_connector", settings, KAFKA_TOPIC=",".join(topics), COLLECTION_NAME="btc,eth")
+    last = await event(settings, "finished")
+    assert (last.message, last.records_written, last.model_extra["lag"]) == ("Wrote 12 records", 12, 0)
+    await asyncio.to_thread(worker.communicate, timeout=DEADLINE)
+    assert worker.returncode == 0
+    async with open_store(settings) as store:
+        stored = {one.partition.symbol: one.rows for one in await store.partitions()}
+    assert stored == {"BTCUSDT": 5, "ETHUSDT": 7}
+
+
+def trade(symbol: str, number: int) -> dict:
+    moment = to_us(midnight(START)) + number
+    ids = dict.fromkeys(["trade_id", "first_trade_id", "last_trade_id"], number)
+    return {"symbol": symbol, "time": moment, "price": 1.0, "quantity": 1.0, "is_buyer_maker": False, **ids}
 
 
 async def test_an_unreachable_exchange_fails_days_and_not_the_worker(settings):

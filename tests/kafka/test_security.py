@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,14 @@ from resources.bus import Message, open_bus
 from resources.bus.acl import allowed, users
 from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.settings import Settings
+from resources.store import open_store
+from sensors.leftovers import GRACE
+from sensors.self_healing import sweep
 from streamforge_assets import cli
+from streamforge_assets.workflow.states import WORKFLOWS
 from tests.contract.buses import numbered, numbers, read_all, take
 from tests.kafka.conftest import PASSWORD
+from tests.sensors.made import workflow
 from tests.servers.kafka import Kafka
 from tests.servers.tls import ADMIN, ADMIN_PASSWORD
 
@@ -200,6 +206,23 @@ async def test_a_worker_cannot_delete_a_workflows_data_and_the_coordinator_can(a
         assert numbers(await read_all(worker, topic, group=f"loader-{name}")) == [0, 1]
         await coordinator.delete(topic)
         assert topic not in await coordinator.topics()
+
+
+async def test_the_sweep_removes_what_is_known_to_be_over_and_nothing_of_others(as_user: As, name: str) -> None:
+    """Two platforms may share the brokers, each with a store of its own."""
+    settings = as_user("coordinator")
+    one = workflow(state="finished", updated_at=datetime.now(UTC) - 2 * GRACE)
+    async with open_store(settings) as store:
+        await store.put_document(WORKFLOWS, one.queue_id, one.model_dump(mode="json"))
+    theirs = f"wf-{name}-data"
+    async with open_bus(as_user("worker")) as worker:
+        for topic in (one.data_topic, theirs):
+            await worker.publish(topic, numbered(0, 1))
+        plan = await sweep(settings, now=datetime.now(UTC))
+        left = await worker.topics()
+    assert [topic for topic, _ in plan.leftovers] == [one.data_topic]
+    assert theirs in plan.strangers
+    assert (one.data_topic in left, theirs in left) == (False, True)
 
 
 async def test_a_topic_is_made_only_by_who_may_make_it(as_user: As, name: str) -> None:
