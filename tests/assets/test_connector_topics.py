@@ -175,14 +175,16 @@ async def test_the_successor_of_one_that_was_killed_goes_on_in_both_topics(ports
 
 async def test_what_is_wrong_in_one_topic_concerns_that_topic_alone(ports, job):
     trades, candles = topics(job)
-    await ports.bus.publish(trades, [row_message(TRADES, row(0, price="dear")), *whole_day(1, range(5)), end()])
-    await ports.bus.publish(candles, [*live(range(4)), end_message(ETH, 1)])
+    await ports.bus.publish(trades, [*whole_day(1, range(5)), end()])
+    wrong = row_message(FIVE, candle(9, close="dear"))
+    await ports.bus.publish(candles, [wrong, *live(range(4)), end_message(ETH, 1)])
     async with connecting(ports, job) as (task, _):
         assert await asyncio.wait_for(task, DEADLINE) == "Wrote 9 records"
+    assert (await stored_ids(ports), await candle_numbers(ports)) == ([*range(5)], [*range(4)])
     found = {one.topic: one.letters for one in await dead_topics(ports.bus)}
-    assert {topic: found.get(topic, 0) for topic in topics(job)} == {trades: 1, candles: 0}
-    (letter,) = await dead_letters(ports.bus, trades, limit=9)
-    assert (letter.source_topic, letter.source_offset) == (trades, 0)
+    assert {topic: found.get(topic, 0) for topic in topics(job)} == {trades: 0, candles: 1}
+    (letter,) = await dead_letters(ports.bus, candles, limit=9)
+    assert (letter.source_topic, letter.source_offset, letter.message) == (candles, 0, wrong)
 
 
 async def test_the_lag_is_the_sum_over_the_topics(ports, job):
