@@ -50,9 +50,9 @@ def self_healing(settings: Settings, assets: Sequence[dg.AssetsDefinition]) -> d
     (the coordinator's own) allows, and leaves to a person what has failed too often in a row. The new run goes on
     from what is stored.
 
-    It removes data topics of workflows that finished or were cancelled some minutes ago. Their coordinator has
-    done so already; a worker that hung, was replaced and woke up afterwards makes the topic anew with what it
-    publishes. Topics of failed workflows stay, and so do those of no workflow at all, which are only named.
+    It removes data topics of workflows that finished or were cancelled some minutes ago. Their coordinator did so,
+    unless it was gone; but a worker that hung, was replaced and woke up afterwards makes the topic anew with what
+    it publishes. Topics of failed workflows stay, and so do those of no workflow at all, which are only named.
 
     A document that cannot be read is named and passed over.
 
@@ -136,7 +136,7 @@ def _tidy(context: dg.SensorEvaluationContext, settings: Settings, deadline: flo
         context.log.warning(f"{error}; data topics that are left are removed at a later tick")
         return ""
     for topic, owner in plan.leftovers:
-        context.log.warning(f"removed the topic {topic}, which somebody made anew: its workflow is {owner.state}")
+        context.log.warning(f"removed the topic {topic}, left of a workflow that is {owner.state}")
     if plan.strangers:
         shown = ", ".join(plan.strangers[:SHOWN]) + (", ..." if len(plan.strangers) > SHOWN else "")
         context.log.info(f"{len(plan.strangers)} data topics are of no workflow in this store, and stay: {shown}")

@@ -122,11 +122,12 @@ class DayWriter:
     def _incomplete(self, partition: Partition, report: DayReport) -> str:
         """The sentence why the day cannot be stored; empty when all its pages are here."""
         mine = self._pages if self._open is not None and self._open[0] == partition else set()
-        lacking = set(range(report.pages or 0)) - mine
-        if not lacking:
+        wanted = report.pages or 0
+        lacking = wanted - sum(number < wanted for number in mine)
+        if lacking <= 0:
             return ""
         return (
-            f"{partition}: {len(lacking)} of its {report.pages} pages could not be used; collect it again, and"
+            f"{partition}: {lacking} of its {wanted} pages could not be used; collect it again, and"
             f" see {self._place.route.topic}{SUFFIX} for what was wrong"
         )
 

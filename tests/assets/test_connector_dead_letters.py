@@ -13,7 +13,7 @@ from resources.errors import Rejected
 from resources.live_rows import row_message
 from resources.messages import EVENTS_TOPIC, decode_event
 from resources.metrics import DEAD_LETTERS
-from resources.pages import reset_message
+from resources.pages import DayReport, day_message, reset_message
 from tests.assets.connecting import (
     DAY,
     DEADLINE,
@@ -160,6 +160,14 @@ async def test_a_day_one_of_whose_pages_cannot_be_read_is_not_stored_as_if_it_we
     assert [event.partition for event in failed] == [DAY]
     assert "1 of its 4 pages could not be used; collect it again" in failed[0].message
     assert len(await dead_letters(ports.bus, "data", limit=9)) == 1
+
+
+async def test_a_day_that_claims_more_pages_than_there_can_be_fails_and_costs_nothing(ports):
+    page, _ = whole_day(0, range(5))
+    await ports.bus.publish("data", [page, day_message(DayReport(pages=10**15), PART, 1), end()])
+    async with connecting(ports) as (task, _):
+        await asyncio.wait_for(task, DEADLINE)
+    assert await stored_ids(ports) == []
 
 
 async def test_pages_that_were_taken_back_do_not_count_for_those_that_came_instead(ports):
