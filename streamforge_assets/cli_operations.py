@@ -81,7 +81,7 @@ def show_workflow(
         async with _ports(settings) as (store, bus):
             workflow = await overview.find(store, queue_id)
             failures = overview.failures_in_a_row(await overview.workflows(store), workflow)
-            said = await overview.events(bus, workflow.queue_id, limit=events) if events else []
+            said = await overview.events(bus, workflow, limit=events) if events else []
             return workflow, said, failures
 
     workflow, said, failures = _run(read())

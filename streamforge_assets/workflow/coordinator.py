@@ -98,7 +98,8 @@ class Coordinator:
             Unavailable: when the bus, the store or the launcher does not work.
         """
         workflow = new_workflow(dataset, symbol, start, end, self.settings.collection_template, run_id=run_id)
-        workflow = workflow.moved(coordinator=this_process())
+        events_from = dict(await self.bus.end_offsets(EVENTS_TOPIC))
+        workflow = workflow.moved(coordinator=this_process(), events_from=events_from)
         await take_over(self.store, self.bus, workflow)
         run = _Run(self, workflow, dataset, refresh=refresh)
         await run.save("running")

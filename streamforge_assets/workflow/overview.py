@@ -46,16 +46,16 @@ async def find(store: Store, queue_id: str) -> Workflow:
     raise Rejected(f"there is no workflow {queue_id}; `streamforge workflows list` shows those there are")
 
 
-async def events(bus: Bus, queue_id: str, *, limit: int) -> list[EventMessage]:
+async def events(bus: Bus, workflow: Workflow, *, limit: int) -> list[EventMessage]:
     """The newest `limit` events of a workflow, the newest last."""
     found: list[EventMessage] = []
-    async with bus.replay(EVENTS_TOPIC, {}) as messages:
+    async with bus.replay(EVENTS_TOPIC, workflow.events_from) as messages:
         while batch := await messages.receive(limit=5000):
             for delivery in batch:
-                if delivery.message.key in {"", queue_id}:
+                if delivery.message.key in {"", workflow.queue_id}:
                     with contextlib.suppress(Rejected):  # the coordinator reports what cannot be read
                         event = decode_event(delivery.message.value)
-                        found += [event] if event.queue_id == queue_id else []
+                        found += [event] if event.queue_id == workflow.queue_id else []
     return found[-limit:]
 
 

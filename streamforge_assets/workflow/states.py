@@ -55,7 +55,8 @@ class Workflow(BaseModel):
     """One request for a dataset of a symbol over days [start, end), as `workflows/<queue_id>` keeps it.
 
     `run_id` is the Dagster run that asked for it and materialises what it brings; empty where nobody does.
-    `coordinator` names the process that runs it, as `takeover.this_process` does.
+    `coordinator` names the process that runs it, as `takeover.this_process` does. `events_from` are the offsets of
+    `queue-events` before its first event.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -71,6 +72,7 @@ class Workflow(BaseModel):
     records: int = 0
     attempts: dict[str, int] = {}
     coordinator: str = ""
+    events_from: dict[int, int] = {}
     message: str = ""
     history: tuple[Incident, ...] = ()
     created_at: datetime

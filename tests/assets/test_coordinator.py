@@ -7,19 +7,19 @@ from datetime import UTC, date, datetime
 import pytest
 
 from resources.artifacts import open_artifacts
-from resources.bus import open_bus
+from resources.bus import Message, open_bus
 from resources.datasets import TRADES, Partition
 from resources.errors import Rejected, Unavailable
 from resources.exchange import open_exchange
 from resources.launcher import open_launcher
-from resources.messages import CONTROL_TOPIC, decode_control
+from resources.messages import CONTROL_TOPIC, EVENTS_TOPIC, decode_control
 from resources.store import open_store
 from sensors.healing_plan import lost
 from sensors.self_healing import end_workflow
 from streamforge_assets.workers import loader
 from streamforge_assets.workers.registry import in_process
 from streamforge_assets.workers.runtime import Ports
-from streamforge_assets.workflow import collection
+from streamforge_assets.workflow import collection, overview
 from streamforge_assets.workflow.collection import collect_partitions
 from streamforge_assets.workflow.coordinator import Coordinator, WorkflowFailed, WorkflowStopped
 from streamforge_assets.workflow.platform import open_platform
@@ -112,6 +112,19 @@ async def test_after_the_last_attempt_the_workflow_fails_with_the_cause(settings
         documents = await store.documents(WORKFLOWS)
         assert [(d["state"], len(starts)) for d in documents] == [("failed", 2)]
         assert "no event" in documents[0]["message"]
+
+
+async def test_a_workflow_knows_where_its_events_begin(settings, exchange):
+    """Whoever shows it need not read the events of a week, and misses none."""
+    async with coordinator(settings, lambda entrypoint, store: entrypoint) as (one, _):
+        await one.bus.publish(EVENTS_TOPIC, [Message(b"older", "wf-older")])
+        outcome = await one.collect(TRADES, SYMBOL, START, END)
+        async with one.bus.replay(EVENTS_TOPIC, outcome.workflow.events_from) as events:
+            first = await events.receive()
+        said = await overview.events(one.bus, outcome.workflow, limit=1000)
+    assert {delivery.message.key for delivery in first} == {outcome.workflow.queue_id}
+    assert [event.status for event in said].count("started") == 2
+    assert [event.status for event in said].count("finished") == 2
 
 
 async def test_cancelling_ends_the_workers_and_says_so(settings, exchange):
