@@ -14,7 +14,7 @@ import traceback
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import stamina.instrumentation
 import typer
@@ -24,8 +24,6 @@ from resources.datasets import DAY
 from resources.errors import Rejected, StreamForgeError
 from resources.settings import load_settings
 from streamforge_assets.cli_operations import QueueId, dlq_app, retry_range, workflows_app
-from streamforge_assets.client import Result, StreamForge, connect
-from streamforge_assets.model_client import Trained
 from streamforge_assets.request import parse_day
 from streamforge_assets.terminal import (
     console,
@@ -35,6 +33,10 @@ from streamforge_assets.terminal import (
     status_map,
     summary_table,
 )
+
+if TYPE_CHECKING:
+    from streamforge_assets.client import Result, StreamForge
+    from streamforge_assets.model_client import Trained
 
 NOT_COMPLETE = 3
 INTERRUPTED = 130
@@ -81,21 +83,21 @@ def options(
 @symbols_app.command("add")
 def symbols_add(symbols: list[str]) -> None:
     """Add symbols to those that are collected."""
-    connect().add_symbols(*symbols)
+    _connect().add_symbols(*symbols)
     _say(f"added {', '.join(symbols)}")
 
 
 @symbols_app.command("list")
 def symbols_list() -> None:
     """Print the symbols that are collected."""
-    for symbol in connect().symbols():
+    for symbol in _connect().symbols():
         typer.echo(symbol)
 
 
 @symbols_app.command("remove")
 def symbols_remove(symbols: list[str]) -> None:
     """Stop collecting symbols; what is stored of them stays."""
-    client = connect()
+    client = _connect()
     for symbol in symbols:
         client.remove_symbol(symbol)
     _say(f"removed {', '.join(symbols)}; stored data stay")
@@ -112,7 +114,7 @@ def backfill(
     dagster_url: DagsterUrl = "",
 ) -> None:
     """Collect datasets over a range of days. Interrupted, the same command goes on where it stopped."""
-    client = connect(dagster_url or None)
+    client = _connect(dagster_url or None)
     chosen = symbols.split(",") if symbols else None
     result = client.backfill(datasets, chosen, start=start, end=end, refresh=refresh, accept_gaps=accept_gaps)
     _hint_intervals(client, datasets)
@@ -124,14 +126,14 @@ def workflows_retry(queue_id: QueueId, dagster_url: DagsterUrl = "") -> None:
     """Run the work of a workflow that is over once more, as a new one. What is stored complete is not fetched."""
     workflow = retry_range(queue_id)
     _say(f"{workflow.dataset} of {workflow.symbol}, {workflow.start} to {workflow.end} (exclusive)")
-    client = connect(dagster_url or None)
+    client = _connect(dagster_url or None)
     _conclude(client.backfill([workflow.dataset], [workflow.symbol], start=workflow.start, end=workflow.end))
 
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
     """Show what is stored: complete, partial and missing days of each dataset and symbol."""
-    found = connect().status()
+    found = _connect().status()
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1))
     elif not found.series:
@@ -153,7 +155,7 @@ def export(
     symbols: Symbols = "",
 ) -> None:
     """Write stored rows to one file."""
-    client = connect()
+    client = _connect()
     chosen = symbols.split(",") if symbols else client.symbols()
     rows = client.export(dataset, chosen, start, end, out)
     _say(f"wrote {rows:,} rows to {out}")
@@ -169,7 +171,7 @@ def train(
     ] = 7,
 ) -> None:
     """Collect what is missing, then make features, graphs, models and forecasts. Repeated, it does the rest."""
-    client = connect()
+    client = _connect()
     _train(client, symbols.split(",") if symbols else None, parse_day(start), parse_day(end), folds)
 
 
@@ -180,7 +182,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="copy the HTML file to this path")] = None,
 ) -> None:
     """Write the honest report of the forecasts of a range of days as one HTML file."""
-    made = connect().report(start, end)
+    made = _connect().report(start, end)
     if out is not None:
         out.write_text(made.html, encoding="utf-8")
     _say(made.verdict)
@@ -194,7 +196,7 @@ def graph(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, all edges")] = False,
 ) -> None:
     """Print the strongest edges between assets on a day."""
-    found = connect().graph(day)
+    found = _connect().graph(day)
     if as_json:
         typer.echo(found.edges.to_json(orient="records", indent=1))
     else:
@@ -279,7 +281,7 @@ def doctor() -> None:
 @app.command()
 def demo() -> None:
     """Collect 12 symbols x 30 days from the simulated exchange, train on them and report, all in a few minutes."""
-    client = connect(exchange="simulated", simulator_symbols=DEMO_SYMBOLS)
+    client = _connect(exchange="simulated", simulator_symbols=DEMO_SYMBOLS)
     symbols = client.exchange_symbols()[:DEMO_SYMBOLS]
     start, end = DEMO_RANGE
     trained = _train(client, symbols, start, end, DEMO_FOLDS)
@@ -291,6 +293,13 @@ def demo() -> None:
         f"  .venv/bin/streamforge graph {end - DAY}       who leads whom\n"
         "  make ui                                      all of it in Dagster's web UI"
     )
+
+
+def _connect(dagster_url: str | None = None, **settings: object) -> StreamForge:
+    # Commands for operators must answer at once, and what a client imports takes a second.
+    from streamforge_assets.client import connect
+
+    return connect(dagster_url, **settings)
 
 
 def _train(client: StreamForge, symbols: list[str] | None, start: date, end: date, folds: int) -> Trained:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from resources.datasets import DAY, days
 from resources.ledger import LedgerEntry
 from resources.store.port import Store
 from streamforge_assets.workflow.examination import look_again
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COMPLETE, PARTIAL, MISSING = "complete", "partial", "missing"
 
@@ -56,6 +57,8 @@ class Status:
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each dataset and symbol, without the single days."""
+        import pandas as pd
+
         rows = [{k: v for k, v in asdict(item).items() if k != "days"} for item in self.series]
         return pd.DataFrame(rows)
 

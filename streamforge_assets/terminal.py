@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -12,10 +13,12 @@ from rich.text import Text
 
 from resources.datasets import DAY, days
 from resources.ledger import LedgerEntry
-from streamforge_assets.graphs.agreement import EdgeAgreement
-from streamforge_assets.notebook import Graph
-from streamforge_assets.scoreboard import ForecastScore
 from streamforge_assets.status import COMPLETE, MISSING, PARTIAL, Series, Status
+
+if TYPE_CHECKING:
+    from streamforge_assets.graphs.agreement import EdgeAgreement
+    from streamforge_assets.notebook import Graph
+    from streamforge_assets.scoreboard import ForecastScore
 
 MARKS = {COMPLETE: ("█", "green"), PARTIAL: ("▒", "yellow"), MISSING: ("·", "bright_black")}
 _WORST = [MISSING, PARTIAL, COMPLETE]

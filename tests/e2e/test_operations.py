@@ -127,6 +127,16 @@ def test_show_tells_the_incidents_and_when_a_failed_workflow_is_left_to_a_person
     assert "failed 3 times in a row: only a person starts it again" in out
 
 
+def test_the_commands_of_operators_load_nothing_heavy():
+    """They must answer at once; a client with its frames and models takes a second to load."""
+    code = (
+        "import sys, streamforge_assets.cli, resources.bus.embedded, resources.bus.kafka, resources.store.lake;"
+        "print([name for name in ('dagster', 'torch', 'pandas', 'scipy', 'aiohttp') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_failures_are_counted_since_the_last_success_of_the_same_work():
     def one(state, second, **changes):
         moment = datetime.fromtimestamp(second, UTC)
