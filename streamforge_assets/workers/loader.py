@@ -101,9 +101,11 @@ async def load_days(job: Job, ports: Ports, reporter: Reporter, load_day: LoadDa
     for partition in set(job.partitions) - set(todo):
         await reporter.day_done(partition, "stored already", stored=True)
     limits = await _limits(job, ports) if todo else None
-    pace = _Pace(job, ports, reporter.stop)
     last: Day | None = None
-    async with contextlib.aclosing(_days(todo, job, ports, known)) as arriving:
+    async with (
+        contextlib.aclosing(_Pace(job, ports, reporter.stop)) as pace,
+        contextlib.aclosing(_days(todo, job, ports, known)) as arriving,
+    ):
         async for day in arriving:
             if last is not None and last.partition.end == day.partition.start:
                 day.previous_last = last.last
@@ -226,20 +228,31 @@ class _Pace:
     job: Job
     ports: Ports
     stop: asyncio.Event
-    ends: deque[int] = field(default_factory=deque)
+    ends: deque[asyncio.Task[int]] = field(default_factory=deque)
 
     async def publish(self, message: Message) -> None:
+        """Close a day, and wait while too many of those before it are not stored."""
         await self.ports.bus.publish(self.job.topic, [message])
-        self.ends.append(sum((await self.ports.bus.end_offsets(self.job.topic)).values()))
+        # Beside the next day's work: on a slow network each question takes long. A late answer is a later offset.
+        self.ends.append(asyncio.create_task(self._end()))
         with self.ports.meter.stage("wait"):
             pause = FIRST_PAUSE
             while len(self.ends) > DAYS_AHEAD and not self.stop.is_set():
-                if await self._stored() >= self.ends[0]:
+                if await self._stored() >= await self.ends[0]:
                     self.ends.popleft()
                     pause = FIRST_PAUSE
                 else:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def aclose(self) -> None:
+        """Ask for nothing more."""
+        for asking in self.ends:
+            asking.cancel()
+        await asyncio.gather(*self.ends, return_exceptions=True)
+
+    async def _end(self) -> int:
+        return sum((await self.ports.bus.end_offsets(self.job.topic)).values())
 
     async def _stored(self) -> int:
         return sum((await self.ports.bus.committed(self.job.topic, group=self.job.connector_group)).values())

@@ -99,8 +99,7 @@ class KafkaBus(Bus):
     async def end_offsets(self, topic: str) -> Mapping[int, int]:
         """Return, for each partition, the offset that the next message will get; empty without a topic."""
         cluster, _ = self._opened()
-        found = await cluster.topic(topic)
-        return {} if found is None else await cluster.offsets(found, END)
+        return await cluster.offsets(topic, END)
 
     async def committed(self, topic: str, *, group: str) -> Mapping[int, int]:
         """Return, for each partition, the offset after the last committed one; empty without a commit."""

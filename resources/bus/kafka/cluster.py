@@ -174,10 +174,9 @@ class Cluster:
         """Remove the topic, and return whether there was one, once no broker that answers knows it any more."""
         return await self.persist(f"delete the topic {name}", lambda: self._delete(name))
 
-    async def offsets(self, topic: Topic, when: int) -> dict[int, int]:
-        """The offset of each partition at its `BEGINNING` or `END`."""
-        what = f"tell the offsets of the topic {topic.name}"
-        return await self.persist(what, lambda: self._offsets(topic.name, when))
+    async def offsets(self, name: str, when: int) -> dict[int, int]:
+        """The offset of each partition at its `BEGINNING` or `END`; empty without a topic."""
+        return await self.persist(f"tell the offsets of the topic {name}", lambda: self._offsets(name, when))
 
     async def _create(self, name: str) -> Topic:
         rule = topic_rule(name)

@@ -210,7 +210,7 @@ class Reader:
         return came
 
     async def _pass_over(self, partition: int) -> None:
-        beginning = (await self._cluster.offsets(self._topic, BEGINNING)).get(partition, 0)
+        beginning = (await self._cluster.offsets(self._topic.name, BEGINNING)).get(partition, 0)
         self.gaps.append(Gap(self._topic.name, partition, self._positions[partition], beginning))
         log.warning(
             "messages %d to %d of partition %d of %s were removed by its retention before they were read",

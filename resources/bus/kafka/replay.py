@@ -33,8 +33,8 @@ class KafkaReplay(Replay):
         topic = await self._cluster.topic(self._name)
         if topic is None:
             return
-        firsts = await self._cluster.offsets(topic, BEGINNING)
-        self._ends = await self._cluster.offsets(topic, END)
+        firsts = await self._cluster.offsets(topic.name, BEGINNING)
+        self._ends = await self._cluster.offsets(topic.name, END)
         asked, self._positions = self._positions, {}
         for partition, end in self._ends.items():
             first = min(firsts.get(partition, 0), end)

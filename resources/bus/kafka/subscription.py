@@ -148,7 +148,7 @@ class KafkaSubscription(Subscription):
         begins = (
             {}
             if set(self._committed) == set(topic.leaders)
-            else await self._cluster.offsets(topic, BEGINNING if start == "earliest" else END)
+            else await self._cluster.offsets(topic.name, BEGINNING if start == "earliest" else END)
         )
         positions = {**begins, **self._committed}
         if not set(topic.leaders) <= set(positions):
