@@ -20,6 +20,9 @@ HEALED_IN = 15.0
 MEMORY = 400
 """MB that a worker may take."""
 
+ROUND_TRIPS_A_WORKFLOW, ROUND_TRIPS_A_DAY = 110, 20
+"""Round trips by which a slow network may lengthen a load, however long each of them takes."""
+
 
 @dataclass
 class Finding:
@@ -50,7 +53,7 @@ def conclude(load: Load, experiment: str, done: str, *complaints: str) -> Findin
     finding = Finding(
         experiment,
         done,
-        load.stage.difference(load.settings, load.symbols),
+        load.stage.difference(load.settings, load.symbols, load.end),
         load.seconds,
         load.memory // 2**20,
         load.healing(),
@@ -95,7 +98,7 @@ def hang(stage: Stage) -> list[Finding]:
 def _hang(stage: Stage, target: str) -> Finding:
     settings = stage.settings(silence_limit=3.0, start_limit=20.0)
     stage.hold_back(START + timedelta(days=2))
-    load = Load(stage, settings, random.Random(2), symbols=stage.symbols[:1])
+    load = Load(stage, settings, random.Random(2))
     load.wait_for(lambda: load.stored() >= 1, "a first day")
     worker = load.pick(lambda one: one.seat[1] == target)
     zombie = double(load, worker)
@@ -115,7 +118,7 @@ def _hang(stage: Stage, target: str) -> Finding:
         stage.hold_back(None)
         zombie.kill()
         zombie.wait()
-    finding.difference = stage.difference(settings, load.symbols)
+    finding.difference = stage.difference(settings, load.symbols, load.end)
     if worker.environment["KAFKA_TOPIC"] in data_topics(settings):
         finding.complaints.append("the zombie made the topic anew")
     return finding
@@ -146,18 +149,23 @@ def healed(load: Load, worker: Worker) -> bool:
 
 
 def network_latency(stage: Stage) -> list[Finding]:
-    """Slow networks, then one that is slow, narrow, and cuts all connections every few seconds."""
-    found = []
-    for round_trip in stage.size.round_trips:
+    """A quiet network for comparison, slow ones, and one that is slow, narrow, and cuts all connections."""
+    found = [conclude(Load(stage, stage.settings(), random.Random(3)), "network-latency", "nothing added")]
+    for round_trip, days in stage.size.slow_networks:
         stage.weather.delay = round_trip / 2
         try:
-            load = Load(stage, stage.settings(start_limit=180.0), random.Random(3), symbols=stage.symbols[2:])
-            found.append(conclude(load, "network-latency", f"{round_trip * 1000:.0f} ms more a round trip"))
+            load = Load(stage, stage.settings(start_limit=180.0), random.Random(3), days=days)
+            slow = conclude(load, "network-latency", f"{round_trip * 1000:.0f} ms more a round trip")
         finally:
             stage.weather.delay = 0.0
+        waited = (slow.seconds - found[0].seconds * days / stage.size.days) / round_trip
+        slow.done += f", took {waited:.0f} of them more"
+        if waited > (limit := len(stage.symbols) * (ROUND_TRIPS_A_WORKFLOW + ROUND_TRIPS_A_DAY * days)):
+            slow.complaints.append(f"more than {limit} round trips")
+        found.append(slow)
     chance = random.Random(4)
     cuts = 0
-    load = Load(stage, stage.settings(start_limit=180.0), chance, symbols=stage.symbols[:2])
+    load = Load(stage, stage.settings(start_limit=180.0), chance)
     try:
         stage.weather.rate = 4e6
         while load.running and cuts < stage.size.kills:

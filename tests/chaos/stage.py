@@ -41,7 +41,7 @@ class Size:
         pause: seconds between two kills, at most.
         slow: seconds by which each archive file is late, so that a small load lasts long enough to be struck.
         away: seconds that brokers are away.
-        round_trips: seconds that the network adds to a request and its answer, one load for each.
+        slow_networks: seconds that the network adds to a request and its answer, and days loaded over it.
     """
 
     scale: float
@@ -50,15 +50,23 @@ class Size:
     pause: float
     slow: float
     away: float
-    round_trips: tuple[float, ...]
+    slow_networks: tuple[tuple[float, int], ...]
 
     @property
     def end(self) -> date:
         return START + timedelta(days=self.days)
 
 
-SHORT = Size(scale=0.1, days=4, kills=3, pause=1.0, slow=0.4, away=3.0, round_trips=())
-FULL = Size(scale=3.0, days=30, kills=20, pause=1.0, slow=0.0, away=30.0, round_trips=(0.05, 0.5, 2.0))
+SHORT = Size(scale=0.1, days=4, kills=3, pause=1.0, slow=0.4, away=3.0, slow_networks=((0.1, 2),))
+FULL = Size(
+    scale=3.0,
+    days=30,
+    kills=20,
+    pause=1.0,
+    slow=0.0,
+    away=30.0,
+    slow_networks=((0.05, 30), (0.5, 10), (2.0, 2)),
+)
 
 
 @dataclass(frozen=True)
@@ -131,16 +139,16 @@ class Stage:
         for proxy in self.proxies:
             self.portal.call(proxy.cut)
 
-    def difference(self, settings: Settings, symbols: list[str] | None = None) -> Difference:
-        """Compare all that was to be loaded with the truth, day by day."""
-        return asyncio.run(self._difference(settings, symbols or self.symbols))
+    def difference(self, settings: Settings, symbols: list[str], end: date) -> Difference:
+        """Compare all that was to be loaded, up to `end`, with the truth, day by day."""
+        return asyncio.run(self._difference(settings, symbols, end))
 
-    async def _difference(self, settings: Settings, symbols: list[str]) -> Difference:
+    async def _difference(self, settings: Settings, symbols: list[str], end: date) -> Difference:
         total = Difference(0, 0, 0, 0)
         async with open_store(settings) as store:
             for symbol in symbols:
-                entries = {e.day: e for e in await store.ledger("trades", symbol, START, self.size.end)}
-                for day in days(START, self.size.end):
+                entries = {e.day: e for e in await store.ledger("trades", symbol, START, end)}
+                for day in days(START, end):
                     after = midnight(day + timedelta(days=1))
                     stored = await store.read("trades", [symbol], midnight(day), after)
                     truth = self.exchange.market.trades(symbol, day)
@@ -187,13 +195,13 @@ def data_topics(settings: Settings) -> set[str]:
 
 
 @contextlib.contextmanager
-def open_stage(folder: Path, size: Size) -> Iterator[Stage]:
+def open_stage(folder: Path, size: Size, *, brokers: int = 3) -> Iterator[Stage]:
     """Start everything. In the main thread: the brokers end with the thread that started them."""
     config = SimulatorConfig(symbols=3, seed=11, trades_scale=size.scale, first_day=date(2024, 7, 1))
     weather = Weather()
-    doors = free_ports(3)
+    doors = free_ports(brokers)
     with (
-        Kafka(folder / "kafka", 3, advertised=doors) as kafka,
+        Kafka(folder / "kafka", brokers, advertised=doors) as kafka,
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(SimulatedExchange(config, folder / "exchange")) as exchange,
         contextlib.ExitStack() as stack,
