@@ -17,6 +17,8 @@ MODULES = (
     "dagster_share",
     "rest_paging",
     "kafka_bus",
+    "workers",
+    "event_visible",
     "graph_build",
     "edge_recovery",
     "forecast_share",

@@ -11,9 +11,9 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from benchmarks.made import trades
 from benchmarks.result import Result
 from resources.bus import Message
 from resources.bus.kafka import KafkaBus, KafkaConfig
@@ -21,7 +21,6 @@ from resources.bus.kafka.producer import COMPRESSION
 from resources.bus.kafka.reader import FETCH_BYTES
 from resources.datasets import Partition
 from resources.pages import decode_page, encode_pages
-from resources.records import RECORDS
 from tests.servers.kafka import Kafka
 
 SHARE_TARGET = 0.9
@@ -143,7 +142,7 @@ async def _consume(bus: KafkaBus, topic: str) -> float:
 
 async def _pages(bus: KafkaBus, topic: str) -> float:
     partition = Partition("trades", "BTCUSDT", date(2024, 8, 1))
-    rows = _trades()
+    rows = trades(ROWS, start=partition.day)
     began = time.perf_counter()
 
     async def publish() -> None:
@@ -160,20 +159,3 @@ async def _pages(bus: KafkaBus, topic: str) -> float:
     seconds = time.perf_counter() - began
     await bus.delete(topic)
     return seconds
-
-
-def _trades() -> pa.Table:
-    chance = np.random.default_rng(2)
-    ids = np.arange(3_000_000_000, 3_000_000_000 + ROWS)
-    columns = {
-        "symbol": pa.array(["BTCUSDT"]).take(pa.array(np.zeros(ROWS, int))),
-        "trade_id": ids,
-        "time": 1_722_470_400_000_000 + np.sort(chance.integers(0, 86_400_000_000, ROWS)),
-        "price": 60_000 + np.cumsum(chance.integers(-3, 4, ROWS)) / 100,
-        "quantity": chance.integers(1, 200_000, ROWS) / 100_000,
-        "first_trade_id": ids,
-        "last_trade_id": ids,
-        "is_buyer_maker": chance.random(ROWS) < 0.5,
-    }
-    schema = RECORDS["trade"].schema
-    return pa.table({name: pa.array(columns[name]).cast(schema.field(name).type) for name in schema.names}, schema)
