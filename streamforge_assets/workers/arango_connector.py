@@ -51,7 +51,9 @@ async def _serve(route: Route, job: Job, ports: Ports, reporter: Reporter, lags:
     while True:
         try:
             async with ports.bus.subscribe(route.topic, group=job.connector_group) as messages:
-                ended = await _follow(Place(route, job, ports, reporter, messages, patience, lags))
+                place = Place(route, job, ports, reporter, messages, patience, lags)
+                async with place.measured():
+                    ended = await _follow(place)
         except Unavailable as error:
             if reporter.stop.is_set():
                 return f"the store or the bus does not answer: {error}"
@@ -76,7 +78,6 @@ async def _follow(place: Place) -> bool:
                     return True
             if rows.due():
                 await rows.flush(commit=not days.open)
-            await place.measure()
         await rows.flush(commit=not days.open)
     return False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from resources.bus.port import Delivery, Subscription
 from resources.dead_letters import set_aside
@@ -10,7 +12,7 @@ from resources.errors import Rejected, StreamForgeError
 from resources.metrics import DEAD_LETTERS, LAG
 from streamforge_assets.workers.job import Job, Route
 from streamforge_assets.workers.patience import Patience
-from streamforge_assets.workers.runtime import Ports, Reporter
+from streamforge_assets.workers.runtime import Ports, Reporter, log
 
 LAG_EVERY = 1.0
 
@@ -56,7 +58,6 @@ class Place:
         self.patience = patience
         self._messages = messages
         self._lags = lags
-        self._measured = 0.0
 
     async def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
         """The next messages, as the subscription gives them."""
@@ -88,12 +89,27 @@ class Place:
         self.ports.meter.add(DEAD_LETTERS)
         await self.reporter.send("loading", f"Set a message of {delivery.topic} aside: {error}", set_aside=1)
 
-    async def measure(self) -> None:
-        """Keep the lag up to date: the messages that are in the topic and not committed."""
-        now = time.monotonic()
-        if now - self._measured < LAG_EVERY:
-            return
-        self._measured = now
+    @contextlib.asynccontextmanager
+    async def measured(self) -> AsyncIterator[None]:
+        """Keep the lag up to date beside the work: on a slow network each question takes long."""
+        measuring = asyncio.create_task(self._keep_measuring())
+        try:
+            yield
+        finally:
+            measuring.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await measuring
+
+    async def _keep_measuring(self) -> None:
+        while True:
+            try:
+                await self._measure()
+            except StreamForgeError as error:  # whoever does the work meets it as well, and deals with it
+                log.warning("the lag of %s is not known: %s", self.route.topic, error)
+            await asyncio.sleep(LAG_EVERY)
+
+    async def _measure(self) -> None:
+        """Count the messages that are in the topic and not committed."""
         ends = await self.ports.bus.end_offsets(self.route.topic)
         done = await self.ports.bus.committed(self.route.topic, group=self.job.connector_group)
         lag = sum(max(0, end - done.get(partition, 0)) for partition, end in ends.items())
