@@ -27,6 +27,9 @@ from streamforge_assets.workflow.platform import Platform
 # has to look at again.
 BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=31)
 
+BACKFILL_TAG = "dagster/backfill"
+"""The tag by which Dagster tells of which backfill a run is part."""
+
 
 class CollectConfig(dg.Config):
     """How a run of a market asset collects."""
@@ -88,7 +91,7 @@ def _collect(
         dg.Failure: when partitions could not be completed. Those that could are recorded first.
     """
     partitions = parse_market_keys(dataset.name, context.partition_keys)
-    run_id = context.run.run_id
+    run_id, backfill = context.run.run_id, context.run.tags.get(BACKFILL_TAG, "")
 
     async def work(platform: Platform) -> list[_Seen]:
         collected = await collect_partitions(
@@ -98,6 +101,7 @@ def _collect(
             refresh=config.refresh,
             accepted_by=config.accept_gaps_by,
             run_id=run_id,
+            backfill=backfill,
         )
         return [
             _Seen(item, None if item.failure else await examine(platform.store, item.partition))

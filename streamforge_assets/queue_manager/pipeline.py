@@ -98,17 +98,9 @@ class Pipeline(BaseModel):
         return self.moved(state=state, message=message)
 
     def owns(self, workflow: Workflow) -> bool:
-        """Whether `workflow` does the loading: the same data, begun while the stage load ran."""
-        load = next((stage for stage in self.stages if stage.name == "load"), None)
-        if load is None or load.started_at is None or workflow.created_at < load.started_at:
-            return False
-        wanted = self.description
-        return (
-            (load.ended_at is None or workflow.created_at <= load.ended_at)
-            and workflow.dataset in wanted.datasets
-            and workflow.symbol in wanted.symbols
-            and workflow.start < date.fromisoformat(wanted.end)
-            and workflow.end > date.fromisoformat(wanted.start)
+        """Whether `workflow` does the loading: a run of the backfill of the stage load asked for it."""
+        return bool(workflow.backfill) and any(
+            stage.name == "load" and stage.backfill == workflow.backfill for stage in self.stages
         )
 
 

@@ -152,7 +152,7 @@ class Steps:
                 return None
         now = datetime.now(UTC)
         stage = stage.moved(ended_at=stage.ended_at or now)
-        left = await self._stop_left_alone(pipeline, now)
+        left = await self._stop_left_alone(pipeline.with_stage(stage), now)
         waited = (now - (stage.ended_at or now)).total_seconds()
         message = f"stops: {left} of its workflows still run" if left else ""
         await self.save(pipeline.with_stage(stage, message=message))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -11,6 +11,7 @@ from resources.datasets import DAY, Dataset, Partition
 from resources.errors import StreamForgeError
 from resources.ledger import Explained, LedgerEntry, Span
 from resources.store.port import Store
+from streamforge_assets.workflow.coordinator import Outcome
 from streamforge_assets.workflow.examination import look_again
 from streamforge_assets.workflow.platform import Platform
 
@@ -36,18 +37,22 @@ async def collect_partitions(
     refresh: bool = False,
     accepted_by: str = "",
     run_id: str = "",
+    backfill: str = "",
 ) -> list[Collected]:
     """Bring `partitions` (all of `dataset`) into the store and say how each of them ended.
 
     One workflow for each unbroken run of days of a symbol, a few at a time. One that fails takes only its own
     partitions with it. With `accepted_by`, holes that remain are recorded as accepted by that person.
-    `run_id` is the Dagster run that materialises what comes.
+    `run_id` is the Dagster run that materialises what comes, `backfill` the backfill that the run is part of.
     """
     limit = asyncio.Semaphore(platform.settings.workflows)
 
     async def one(symbol: str, start: date, end: date) -> list[Collected]:
         async with limit:
-            return await _collect_range(platform, dataset, symbol, start, end, refresh=refresh, run_id=run_id)
+            work = platform.coordinator.collect(
+                dataset, symbol, start, end, refresh=refresh, run_id=run_id, backfill=backfill
+            )
+            return await _judged(platform.store, dataset, symbol, start, end, work)
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(*run)) for run in day_ranges(partitions)]
@@ -79,18 +84,18 @@ def describe_holes(entry: LedgerEntry) -> str:
     return f"{entry.missing_count} {what} are missing without an explanation: {shown}{more}"
 
 
-async def _collect_range(
-    platform: Platform, dataset: Dataset, symbol: str, start: date, end: date, *, refresh: bool, run_id: str
+async def _judged(
+    store: Store, dataset: Dataset, symbol: str, start: date, end: date, work: Awaitable[Outcome]
 ) -> list[Collected]:
+    """Await the workflow of these days, and say what became of each."""
     failures: dict[date, str] = {}
     cause = "its workflow ended without it"
     try:
-        outcome = await platform.coordinator.collect(dataset, symbol, start, end, refresh=refresh, run_id=run_id)
-        failures = outcome.failures
+        failures = (await work).failures
     except StreamForgeError as error:
         cause = str(error)
     wanted = [Partition(dataset.name, symbol, start + DAY * i) for i in range((end - start).days)]
-    entries = await _entries(platform.store, wanted)
+    entries = await _entries(store, wanted)
     return [_judge(partition, entries.get(partition.day), failures, cause) for partition in wanted]
 
 

@@ -84,20 +84,30 @@ class Coordinator:
         self.policy = policy_of(self.settings)
 
     async def collect(
-        self, dataset: Dataset, symbol: str, start: date, end: date, *, refresh: bool = False, run_id: str = ""
+        self,
+        dataset: Dataset,
+        symbol: str,
+        start: date,
+        end: date,
+        *,
+        refresh: bool = False,
+        run_id: str = "",
+        backfill: str = "",
     ) -> Outcome:
         """Bring the days [start, end) of one dataset and symbol into the store.
 
         Days that the store holds complete are not fetched again. A workflow with the same days whose coordinator
         is gone is ended: this one takes over. A worker that falls silent or fails is replaced, up to the settings'
-        limit, by one that goes on from what is stored. `run_id` is the Dagster run that asked for it.
+        limit, by one that goes on from what is stored. `run_id` is the Dagster run that asked for it,
+        `backfill` the backfill that the run is part of.
 
         Raises:
             WorkflowFailed: when a worker cannot be replaced any more; what was stored stays.
             WorkflowStopped: when a stop was asked for (STOP_REQUESTS).
             Unavailable: when the bus, the store or the launcher does not work.
         """
-        workflow = new_workflow(dataset, symbol, start, end, self.settings.collection_template, run_id=run_id)
+        template = self.settings.collection_template
+        workflow = new_workflow(dataset, symbol, start, end, template, run_id=run_id, backfill=backfill)
         events_from = dict(await self.bus.end_offsets(EVENTS_TOPIC))
         workflow = workflow.moved(coordinator=this_process(), events_from=events_from)
         await take_over(self.store, self.bus, workflow)

@@ -54,7 +54,8 @@ class Incident(BaseModel):
 class Workflow(BaseModel):
     """One request for a dataset of a symbol over days [start, end), as `workflows/<queue_id>` keeps it.
 
-    `run_id` is the Dagster run that asked for it and materialises what it brings; empty where nobody does.
+    `run_id` is the Dagster run that asked for it and materialises what it brings, and `backfill` the backfill that
+    the run is part of; each is empty where there is none.
     `coordinator` names the process that runs it, as `takeover.this_process` does. `events_from` are the offsets of
     `queue-events` before its first event.
     """
@@ -63,6 +64,7 @@ class Workflow(BaseModel):
 
     queue_id: str
     run_id: str = ""
+    backfill: str = ""
     dataset: str
     symbol: str
     start: date
@@ -102,7 +104,14 @@ def new_suffix() -> str:
 
 
 def new_workflow(
-    dataset: Dataset, symbol: str, start: date, end: date, template: str, *, run_id: str = ""
+    dataset: Dataset,
+    symbol: str,
+    start: date,
+    end: date,
+    template: str,
+    *,
+    run_id: str = "",
+    backfill: str = "",
 ) -> Workflow:
     """A pending workflow with a fresh id, such as `wf-btcusdt-api_candles_5m-20240801-a1b2c3`."""
     now = datetime.now(UTC)
@@ -113,6 +122,7 @@ def new_workflow(
     return Workflow(
         queue_id=f"wf-{lower}-{dataset.api_type}-{start:%Y%m%d}-{new_suffix()}",
         run_id=run_id,
+        backfill=backfill,
         dataset=dataset.name,
         symbol=symbol,
         start=start,

@@ -24,7 +24,7 @@ from tests.simulated import SYMBOL
 DAYS = [date(2024, 8, 1), date(2024, 8, 2), date(2024, 8, 3)]
 
 
-def materialise(settings: Settings, instance: dg.DagsterInstance, days=DAYS):
+def materialise(settings: Settings, instance: dg.DagsterInstance, days=DAYS, tags=None):
     session = Session(settings)
     instance.add_dynamic_partitions("symbols", [SYMBOL])
     result = dg.materialize(
@@ -35,6 +35,7 @@ def materialise(settings: Settings, instance: dg.DagsterInstance, days=DAYS):
         tags={
             "dagster/asset_partition_range_start": market_key(days[0], SYMBOL),
             "dagster/asset_partition_range_end": market_key(days[-1], SYMBOL),
+            **(tags or {}),
         },
     )
     return result, session
@@ -69,6 +70,12 @@ def test_a_range_run_materialises_each_partition_once_with_its_metadata(settings
             assert metadata["first"].startswith(event.partition[:10])
             assert "data:image/svg+xml" in metadata["picture"]
             assert len(metadata["picture"]) < 30_000
+
+
+def test_a_workflow_knows_the_backfill_that_its_run_is_part_of(settings, instance):
+    """By it the queue-manager tells the workers of its pipelines from those of others."""
+    materialise(settings, instance, tags={"dagster/backfill": "qwertyui"})
+    assert {one.backfill for one in kept(settings).values()} == {"qwertyui"}
 
 
 def test_the_sensors_leave_a_runs_own_days_to_the_run(settings, instance):

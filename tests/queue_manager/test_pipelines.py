@@ -165,7 +165,7 @@ async def test_a_stop_before_the_first_stage_launches_nothing(rig):
 
 async def test_a_stop_waits_for_live_workflows_and_tells_the_workers_of_one_left_alone(rig, quick):
     begun = await loading(rig)
-    workflow = new_workflow(TRADES, "BTCUSDT", date(2024, 8, 1), date(2024, 8, 31), "x")
+    workflow = new_workflow(TRADES, "BTCUSDT", date(2024, 8, 1), date(2024, 8, 31), "x", backfill="bf1")
 
     async def kept(**changes):
         document = workflow.model_copy(update={"state": "running", **changes}).model_dump(mode="json")
@@ -189,6 +189,37 @@ async def test_a_stop_waits_for_live_workflows_and_tells_the_workers_of_one_left
     async with rig.bus.subscribe(CONTROL_TOPIC, group="test") as commands:
         heard = [decode_control(delivery.message.value).command for delivery in await commands.receive(timeout=5)]
     assert set(heard) == {"stop"}
+
+
+async def test_a_workflow_belongs_to_the_pipeline_whose_backfill_asked_for_it_and_to_no_other(rig, quick):
+    """Two clients that load the same days at once would each be shown, and would stop, the other's workers."""
+    one, other = await rig.begin(), await rig.begin()
+    await rig.rounds()
+    days = (date(2024, 8, 1), date(2024, 8, 31))
+    made = {
+        backfill: new_workflow(TRADES, "BTCUSDT", *days, "x", backfill=backfill) for backfill in ("bf1", "bf2", "")
+    }
+    for workflow in made.values():
+        await rig.store.put_document(WORKFLOWS, workflow.queue_id, workflow.model_dump(mode="json"))
+    for begun in (one, other):
+        seen = await rig.look(begun)
+        owner = seen["stages"][0]["backfill"]
+        assert [w["queue_id"] for w in seen["workflows"]] == [made[owner].queue_id]
+
+
+async def test_a_stop_finds_the_workflows_of_a_backfill_whose_launch_was_not_noted(rig, quick):
+    """A crash between the launch and the note must not leave workers without anybody to stop them."""
+    rig.dagster.loses_answers = True
+    begun = await loading(rig)
+    rig.dagster.loses_answers = False
+    gone = new_workflow(TRADES, "BTCUSDT", date(2024, 8, 1), date(2024, 8, 31), "x", backfill="bf1")
+    gone = gone.model_copy(update={"state": "running", "updated_at": datetime.now(UTC) - timedelta(hours=1)})
+    await rig.store.put_document(WORKFLOWS, gone.queue_id, gone.model_dump(mode="json"))
+    await rig.http.post(f"/workflows/{begun['id']}/stop")
+    rig.dagster.report("CANCELED", done=0)
+    await rig.rounds(2)
+    assert (await rig.look(begun))["state"] == "cancelled"
+    assert (await rig.store.document(WORKFLOWS, gone.queue_id))["state"] == "cancelled"
 
 
 async def test_a_backfill_that_somebody_cancels_in_dagster_ends_the_workflow_as_cancelled(rig):
