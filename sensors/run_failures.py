@@ -14,6 +14,7 @@ from sensors.documents import parse_workflows
 from sensors.healing_plan import lost
 from sensors.outside import BUDGET, bus_of, run_until
 from sensors.self_healing import end_workflow
+from streamforge_assets.run_cause import run_cause
 from streamforge_assets.workflow.states import OVER, WORKFLOWS, Workflow
 
 
@@ -109,4 +110,14 @@ def _cause(context: dg.RunStatusSensorContext) -> str:
                 error = error.cause
             if error is not None:
                 return error.message.strip()
-    return context.dagster_event.message or "Dagster does not say why"
+    return run_cause(context.dagster_event.message or "", _last_word(context))
+
+
+def _last_word(context: dg.RunStatusSensorContext) -> str:
+    """What Dagster has last told of the run itself: how the process that executed it ended."""
+    for record in context.instance.get_records_for_run(
+        context.dagster_run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT, limit=1, ascending=False
+    ).records:
+        event = record.event_log_entry.dagster_event
+        return (event.message if event is not None else None) or ""
+    return ""

@@ -12,8 +12,10 @@ from typing import Any
 import aiohttp
 
 from resources.errors import Rejected, Unavailable
+from streamforge_assets.assets.market_data import BACKFILL_TAG
 from streamforge_assets.partitions import MARKET, SYMBOLS, market_key
 from streamforge_assets.request import Request
+from streamforge_assets.run_cause import run_cause
 
 log = logging.getLogger("streamforge.client")
 
@@ -37,6 +39,11 @@ _CANCEL = """mutation($id: String!) { cancelPartitionBackfill(backfillId: $id) {
   __typename ... on PythonError { message } ... on UnauthorizedError { message } } }"""
 _RUNS = """query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1000) { __typename
   ... on Runs { results { runId } } ... on PythonError { message } } }"""
+_WHY = """query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 1) { __typename
+  ... on PythonError { message }
+  ... on Runs { results { runId eventConnection { events { __typename
+    ... on ExecutionStepFailureEvent { failureMetadata { description } error { message causes { message } } }
+    ... on EngineEvent { message } ... on RunFailureEvent { message } } } } } } }"""
 _TERMINATE = "mutation($ids: [String!]!) { terminateRuns(runIds: $ids) { __typename } }"
 _LIVE = ["QUEUED", "NOT_STARTED", "STARTING", "STARTED"]
 _FIND = """query($limit: Int!, $filters: BulkActionsFilter!) {
@@ -119,12 +126,19 @@ class RemoteDagster:
             error=(found["error"] or {}).get("message", ""),
         )
 
+    async def cause(self, backfill: str) -> str:
+        """Why the newest failed run of a backfill failed, in a sentence; empty without one."""
+        tags = [{"key": BACKFILL_TAG, "value": backfill}]
+        answer = await self._ask(_WHY, {"filter": {"tags": tags, "statuses": ["FAILURE"]}})
+        found = _expect(answer["runsOrError"], "Runs")["results"]
+        return failure_in(found[0]["eventConnection"]["events"]) if found else ""
+
     async def cancel(self, backfill: str) -> None:
         """Ask Dagster to stop a backfill and its runs. It has ended once its progress says so."""
         answer = await self._ask(_CANCEL, {"id": backfill})
         _expect(answer["cancelPartitionBackfill"], "CancelBackfillSuccess")
         # The daemon would terminate them too, but looks after backfills every 30 seconds only.
-        tags = [{"key": "dagster/backfill", "value": backfill}]
+        tags = [{"key": BACKFILL_TAG, "value": backfill}]
         answer = await self._ask(_RUNS, {"filter": {"tags": tags, "statuses": _LIVE}})
         if ids := [run["runId"] for run in _expect(answer["runsOrError"], "Runs")["results"]]:
             await self._ask(_TERMINATE, {"ids": ids})
@@ -214,6 +228,24 @@ class RemoteDagster:
             raise Rejected(f"Dagster refuses the request: {answer['errors'][0].get('message')}")
         data: dict[str, Any] = answer["data"]
         return data
+
+
+def failure_in(events: Sequence[Mapping[str, Any]]) -> str:
+    """Why a run failed, by its events, the oldest first: the sentence of its step, or what ended it."""
+    engine = ""
+    for event in events:
+        kind = event["__typename"]
+        if kind == "ExecutionStepFailureEvent":
+            error = event["error"] or {}
+            last = (error.get("causes") or [error])[-1]
+            told = (event["failureMetadata"] or {}).get("description") or last.get("message")
+            if told:
+                return str(told).strip()
+        elif kind == "EngineEvent":
+            engine = event["message"]
+        elif kind == "RunFailureEvent":
+            return run_cause(event["message"], engine)
+    return ""
 
 
 def _expect(found: dict[str, Any], kind: str) -> dict[str, Any]:

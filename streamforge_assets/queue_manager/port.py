@@ -34,5 +34,9 @@ class Dagster(Protocol):
         """How far a backfill is."""
         ...
 
+    async def cause(self, backfill: str) -> str:
+        """Why a run of a backfill failed, in a sentence; empty where Dagster does not say."""
+        ...
+
     async def cancel(self, backfill: str) -> None:
         """Ask for a backfill to be stopped. It has ended once its progress says so."""

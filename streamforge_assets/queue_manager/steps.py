@@ -9,6 +9,7 @@ from typing import Any
 
 from resources.bus.port import Bus
 from resources.datasets import days
+from resources.errors import Rejected
 from resources.metrics import BACKFILLS, Meter
 from resources.store.port import Store
 from streamforge_assets.queue_manager.pipeline import PIPELINE_STOPS, Pipeline, Stage
@@ -25,6 +26,8 @@ STAGE_TAG = "streamforge/stage"
 
 WORKFLOWS_LEFT = LEFT_ALONE + 15.0
 """Seconds that a stop waits, once the backfill has ended, for its workflows to end or to count as left alone."""
+
+LONGEST_CAUSE = 600
 
 Save = Callable[[Pipeline], Awaitable[None]]
 
@@ -88,7 +91,7 @@ class Steps:
             sentence = f"the backfill {stage.backfill} was cancelled in Dagster"
             await self.save(pipeline.with_stage(stage.ended("cancelled", sentence)).ended("cancelled", sentence))
         elif progress.status == "FAILED" or progress.error or missing > 0:
-            why = progress.error.splitlines()[0] if progress.error else ""
+            why = progress.error.splitlines()[0] if progress.error else await self._cause(stage.backfill)
             counted = f"{missing} of {stage.targeted} partitions were not made"
             where = f"see the backfill {stage.backfill} at {self.dagster.url}"
             sentence = "; ".join(part for part in (counted, why, where) if part)
@@ -96,6 +99,14 @@ class Steps:
             await self._ended_with_gaps(pipeline, stage, sentence, serious=serious)
         else:
             await self.save(pipeline.with_stage(stage.ended("finished"), message=""))
+
+    async def _cause(self, backfill: str) -> str:
+        """What one of its runs failed of, short enough for a message."""
+        try:
+            cause = await self.dagster.cause(backfill)
+        except Rejected:  # the failure is certain, whatever Dagster says of its cause
+            return ""
+        return cause if len(cause) <= LONGEST_CAUSE else f"{cause[:LONGEST_CAUSE]}..."
 
     async def _prove(self, pipeline: Pipeline, stage: Stage) -> None:
         """Look every partition up in the ledger: a stored day counts when nothing is missing without a cause."""

@@ -36,6 +36,7 @@ class FakeDagster(Dagster):
         self.launched: list[tuple[Sequence[Target], Mapping[str, str], Mapping[str, object]]] = []
         self.away = self.loses_answers = False
         self.refuses = ""
+        self.says = ""
         self.cancelled: list[str] = []
 
     def _reached(self) -> None:
@@ -67,6 +68,10 @@ class FakeDagster(Dagster):
     async def progress(self, backfill):
         self._reached()
         return self.backfills[backfill]
+
+    async def cause(self, backfill):
+        self._reached()
+        return self.says
 
     async def cancel(self, backfill):
         self._reached()

@@ -66,6 +66,18 @@ async def test_partitions_that_are_not_made_fail_the_workflow_with_a_sentence_an
     assert len(rig.dagster.launched) == 1
 
 
+@pytest.mark.parametrize("length", [20, 5000])
+async def test_a_failed_workflow_tells_what_a_run_failed_of_within_bounds(rig, length):
+    begun = await loading(rig)
+    rig.dagster.says = "x" * length
+    rig.dagster.report("COMPLETED_FAILED", done=58, failed=2)
+    await rig.rounds()
+    said = (await rig.look(begun))["message"].split("; ")
+    assert said[0] == "the stage load failed: 2 of 60 partitions were not made"
+    assert said[1] == ("x" * length if length < 600 else "x" * 600 + "...")
+    assert said[2] == "see the backfill bf1 at http://dagster.test"
+
+
 async def test_where_gaps_are_tolerated_the_workflow_goes_on_and_says_what_is_missing(rig):
     begun = await loading(rig, tolerate_gaps=True)
     rig.dagster.report("COMPLETED_FAILED", done=58, failed=2)

@@ -183,6 +183,16 @@ def ended_run(instance, work, *, status):
     return instance.get_run_by_id(result.run_id), result.get_run_failure_event()
 
 
+def begun_run(instance):
+    @dg.job
+    def job():
+        pass
+
+    run = instance.create_run_for_job(job)
+    instance.report_engine_event("Started process for run.", run)
+    return run
+
+
 def evaluate(sensor, instance, run, event):
     context = dg.build_run_status_sensor_context(
         sensor_name=sensor.name, dagster_instance=instance, dagster_run=run, dagster_event=event
@@ -209,6 +219,27 @@ def test_a_failed_runs_workflows_end_with_its_cause_and_may_be_healed(settings, 
     assert {command.queue_id for command in commands(settings)} == {mine.queue_id}
     (wish,) = stop_requests(settings)
     assert "the node went away" in wish["by"], "a coordinator that still lives keeps the cause too"
+
+
+def test_the_cause_of_a_run_that_was_found_dead_is_how_its_process_ended(settings, instance):
+    """Dagster's own message says only that the run was marked from outside; nobody could act on that."""
+    run = begun_run(instance)
+    message = f"Run execution process for {run.run_id} was terminated by signal 9 (SIGKILL)."
+    instance.report_engine_event(message, run, cls=dg.DagsterInstance)
+    event = instance.report_run_failed(run)
+    mine = workflow(state="running", run_id=run.run_id)
+    keep(settings, mine)
+    evaluate(run_failures(settings), instance, run, event)
+    assert kept(settings)[mine.queue_id].message == f"the run {run.run_id} failed: {message}"
+
+
+def test_a_run_that_dagster_gives_up_for_a_reason_keeps_the_reason(settings, instance):
+    run = begun_run(instance)
+    event = instance.report_run_failed(run, "Run timed out due to taking longer than 180 seconds to start.")
+    mine = workflow(state="running", run_id=run.run_id)
+    keep(settings, mine)
+    evaluate(run_failures(settings), instance, run, event)
+    assert kept(settings)[mine.queue_id].message.endswith("longer than 180 seconds to start.")
 
 
 def test_a_cancelled_runs_workflows_are_cancelled_and_not_healed(settings, instance, heal):
