@@ -149,17 +149,25 @@ class Keeper:
             await self._save(self._live[identity].moved(message=message))
 
     async def _save(self, pipeline: Pipeline) -> None:
-        if self._live.get(pipeline.id) == pipeline:
+        before = self._live.get(pipeline.id)
+        if before == pipeline:
             return
         await self._store.put_document(PIPELINES, pipeline.id, pipeline.model_dump(mode="json"))
         if not pipeline.over:
             self._live[pipeline.id] = pipeline
+            if before is not None and _at(before) != _at(pipeline):
+                self.wake()  # what comes next need not wait for the next round
             return
         await self._store.delete_document(PIPELINE_STOPS, pipeline.id)
         del self._live[pipeline.id]
         self._faults.pop(pipeline.id, None)
         self._meter.set(LIVE, len(self._live))
         log.info("%s is %s %s", pipeline.id, pipeline.state, pipeline.message)
+
+
+def _at(pipeline: Pipeline) -> str:
+    """The stage that a pipeline is at; empty once all have ended."""
+    return pipeline.current.name if pipeline.current is not None else ""
 
 
 async def _given_up(task: asyncio.Task[Any]) -> None:

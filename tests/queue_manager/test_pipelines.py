@@ -1,11 +1,14 @@
 """A pipeline from its description to its end, with all that may happen on the way."""
 
+import asyncio
+import time
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from resources.datasets import TRADES
 from resources.messages import CONTROL_TOPIC, decode_control
+from streamforge_assets.queue_manager.keeper import Keeper
 from streamforge_assets.queue_manager.pipeline import PIPELINES
 from streamforge_assets.queue_manager.steps import PIPELINE_TAG
 from streamforge_assets.workflow.states import WORKFLOWS, new_workflow
@@ -43,6 +46,26 @@ async def test_a_pipeline_goes_from_loading_to_forecasts_one_backfill_a_stage(ri
         {"analysis/features": ("2024-08-01", "2024-08-30"), "analysis/asset_graph": ("2024-08-23", "2024-08-30")},
         {"models/gnn_model": ("2024-08-23", "2024-08-30"), "models/forecasts": ("2024-08-24", "2024-08-30")},
     ]
+
+
+async def test_a_stage_follows_the_one_before_without_waiting_for_the_clock(rig):
+    keeper = Keeper(rig.store, rig.bus, rig.dagster, rig.meter, poll=0.5)
+    begun = await rig.begin(stages=["load", "graph", "train"])
+    running = asyncio.create_task(keeper.run(rig.closing))
+    began = time.monotonic()
+    while (seen := await rig.look(begun))["state"] != "finished":
+        assert time.monotonic() < began + 20
+        for backfill in rig.dagster.backfills:
+            rig.dagster.report("COMPLETED_SUCCESS", backfill=backfill)
+        await asyncio.sleep(0.01)
+    rig.closing.set()
+    await running
+    begins, ends = (
+        [datetime.fromisoformat(stage[name]) for stage in seen["stages"]] for name in ("started_at", "ended_at")
+    )
+    assert [begin - end < timedelta(seconds=0.25) for begin, end in zip(begins[1:], ends, strict=False)] == [
+        True
+    ] * 2
 
 
 async def test_progress_of_dagster_is_shown_while_a_stage_runs(rig):
