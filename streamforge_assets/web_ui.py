@@ -36,7 +36,7 @@ def serve_ui(settings: Settings, host: str, port: int) -> None:
     python = [sys.executable, "-m"]
     commands = {
         "webserver": [*python, "dagster_webserver", *workspace, "-h", host, "-p", str(port)],
-        "daemon": [*python, "dagster._daemon", "run", *workspace],
+        "daemon": [*python, "streamforge_assets.daemon", "run", *workspace],
     }
     # A shell starts background jobs with SIGINT ignored, which children inherit: neither we nor they would end.
     previous = {number: signal.signal(number, signal.default_int_handler) for number in _ENDING}
