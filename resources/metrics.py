@@ -6,6 +6,7 @@ docs/metrics.md is made from the table. prometheus_client is loaded only where a
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from resources.errors import Rejected, Unavailable
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+
+log = logging.getLogger("streamforge.metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,9 @@ UNHEALED = Metric(
 
 HEALING_METRICS = (HEALS, HEAL_SECONDS, UNHEALED)
 """Of the whole platform, counted from the workflows' documents."""
+
+HEALING_PAGE = Path("metrics/healing.prom")
+"""Where they are written, below the home folder."""
 
 METRICS = (RECORDS, BYTES, BATCHES, ERRORS, RETRIES, DEAD_LETTERS, LAG, STAGE_SECONDS, LAST_EVENT)
 
@@ -170,6 +177,32 @@ def write_page(meter: Meter, path: Path) -> None:
         write_to_textfile(str(path), registry_of(meter, {}))
     except OSError as error:
         raise Unavailable(f"metrics cannot be written to {path}: {error.strerror or error}") from error
+
+
+def show_page(registry: CollectorRegistry, path: Path, metrics: Sequence[Metric]) -> None:
+    """Have `registry` show what `write_page` has last written to `path`, of `metrics` only.
+
+    Nothing is shown while there is no such file, or one that cannot be read, which is logged.
+    """
+    registry.register(_Page(path, metrics))
+
+
+class _Page:
+    def __init__(self, path: Path, metrics: Sequence[Metric]) -> None:
+        self._path = path
+        self._names = {metric.name.removesuffix("_total") for metric in metrics}
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.parser import text_string_to_metric_families
+
+        try:
+            families = list(text_string_to_metric_families(self._path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            log.warning("the metrics in %s cannot be read: %s", self._path, error)
+            return
+        yield from (family for family in families if family.name in self._names)
 
 
 class _Collector:

@@ -17,7 +17,7 @@ import dagster as dg
 from resources.bus.port import Bus
 from resources.datasets import DAY
 from resources.errors import StreamForgeError, Unavailable
-from resources.metrics import write_page
+from resources.metrics import HEALING_PAGE, write_page
 from resources.settings import Settings
 from resources.store import open_store
 from resources.store.port import Store
@@ -168,7 +168,7 @@ async def _heal(settings: Settings) -> tuple[HealingPlan, list[str]]:
         changed = {one.queue_id: one for one in (*plan.ended, *plan.noted)}
         write_page(
             healing_meter([changed.get(one.queue_id, one) for one in known]),
-            settings.home / "metrics" / "healing.prom",
+            settings.home / HEALING_PAGE,
         )
         return plan, unreadable
 

@@ -6,16 +6,17 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from resources.errors import StreamForgeError
-from resources.metrics import Meter, registry_of
+from resources.metrics import HEALING_METRICS, Meter, registry_of, show_page
 from streamforge_assets.queue_manager.description import Description
 from streamforge_assets.queue_manager.guard import OPEN_ROUTES, Guard
 from streamforge_assets.queue_manager.manager import Manager
@@ -41,13 +42,14 @@ class Health(BaseModel):
     status: str
 
 
-def build_app(manager: Manager, meter: Meter, *, token: str | None) -> FastAPI:
+def build_app(manager: Manager, meter: Meter, *, token: str | None, healing: FilePath) -> FastAPI:
     """The queue-manager's HTTP face.
 
     Args:
         manager: does what is asked.
         meter: counts requests; shown at /metrics.
         token: what clients must show on every route but the health ones; None: nothing.
+        healing: where the sensor `self_healing` writes its metrics, which /metrics shows too.
     """
     app = FastAPI(
         title="StreamForge queue-manager",
@@ -59,7 +61,7 @@ def build_app(manager: Manager, meter: Meter, *, token: str | None) -> FastAPI:
     tell_problems(app)
     app.add_middleware(Guard, token=token, meter=meter)
     _add_workflows(app, manager)
-    _add_service(app, manager, meter)
+    _add_service(app, manager, _registry(meter, healing))
     _describe(app, with_token=token is not None)
     return app
 
@@ -149,9 +151,13 @@ async def _sent(manager: Manager, identity: str) -> AsyncIterator[str]:
         yield f": {error}\n\n"
 
 
-def _add_service(app: FastAPI, manager: Manager, meter: Meter) -> None:
+def _registry(meter: Meter, healing: FilePath) -> CollectorRegistry:
     registry = registry_of(meter, {})
+    show_page(registry, healing, HEALING_METRICS)
+    return registry
 
+
+def _add_service(app: FastAPI, manager: Manager, registry: CollectorRegistry) -> None:
     @app.get("/healthz", summary="Whether it lives")
     async def healthz() -> Health:
         """Answers as long as the process lives. Needs no token."""

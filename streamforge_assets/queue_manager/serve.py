@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from resources.bus import open_bus
 from resources.errors import Rejected
-from resources.metrics import QUEUE_MANAGER_METRICS, Meter
+from resources.metrics import HEALING_PAGE, QUEUE_MANAGER_METRICS, Meter
 from resources.settings import Settings
 from resources.store import open_store
 from streamforge_assets.queue_manager.app import build_app
@@ -47,7 +47,7 @@ async def serve_queue_manager(settings: Settings, dagster_url: str, host: str, p
         async with stopped_by_signals() as stop, open_store(settings) as store, open_bus(settings) as bus:
             keeper = Keeper(store, bus, dagster, meter)
             manager = Manager(settings, store, dagster, keeper, meter, closing=stop)
-            app = build_app(manager, meter, token=token)
+            app = build_app(manager, meter, token=token, healing=settings.home / HEALING_PAGE)
             log.info(
                 "listening at http://%s:%d, for the Dagster at %s", host, listener.getsockname()[1], dagster.url
             )

@@ -11,7 +11,7 @@ import pytest
 
 from resources.bus import open_bus
 from resources.errors import Rejected, Unavailable
-from resources.metrics import QUEUE_MANAGER_METRICS, Meter
+from resources.metrics import HEALING_PAGE, QUEUE_MANAGER_METRICS, Meter
 from resources.settings import Settings
 from resources.store import open_store
 from streamforge_assets.queue_manager import manager
@@ -98,7 +98,8 @@ class Rig:
         self.manager = Manager(
             self.settings, self.store, self.dagster, self.keeper, self.meter, closing=self.closing
         )
-        self.app = build_app(self.manager, self.meter, token=read_token(self.settings))
+        self.healing = self.settings.home / HEALING_PAGE
+        self.app = build_app(self.manager, self.meter, token=read_token(self.settings), healing=self.healing)
         transport = httpx.ASGITransport(self.app)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://queue-manager.test", timeout=20)
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from resources.errors import Rejected
+from resources.metrics import HEAL_SECONDS, HEALING_METRICS, HEALS, Meter, write_page
 from streamforge_assets.queue_manager import app as app_module
 from streamforge_assets.queue_manager import manager as manager_module
 from streamforge_assets.queue_manager.guard import read_token
@@ -134,6 +135,35 @@ async def test_the_metrics_page_counts_requests_and_workflows(rig):
     assert 'streamforge_queue_manager_requests_total{method="POST",route="/workflows",status="201"} 1.0' in page
     assert 'streamforge_queue_manager_backfills_total{stage="load"} 1.0' in page
     assert "streamforge_queue_manager_workflows 1.0" in page
+
+
+async def test_the_metrics_page_shows_what_the_sensor_has_counted_of_healing_and_nothing_else_of_its_file(rig):
+    rig.healing.parent.mkdir(parents=True)
+    meter = Meter(HEALING_METRICS)
+    write_page(meter, rig.healing)
+    assert "heals_total{" not in (await rig.http.get("/metrics")).text
+    meter.add(HEALS, 3, "coordinator")
+    meter.add(HEAL_SECONDS, 7.5, "coordinator")
+    write_page(meter, rig.healing)
+    with rig.healing.open("a") as file:
+        file.write("# TYPE streamforge_queue_manager_workflows gauge\nstreamforge_queue_manager_workflows 99\n")
+    page = (await rig.http.get("/metrics")).text
+    assert 'streamforge_heals_total{target="coordinator"} 3.0' in page
+    assert 'streamforge_heal_seconds_total{target="coordinator"} 7.5' in page
+    assert "# TYPE streamforge_heals_total counter" in page
+    assert "streamforge_queue_manager_workflows 99" not in page
+
+
+@pytest.mark.parametrize("content", [None, b"", b"streamforge_heals_total{ 1", b"\xff\xfe", b"x y z\n"])
+async def test_the_metrics_page_is_whole_whatever_the_file_of_the_sensor_holds(rig, content):
+    rig.healing.parent.mkdir(parents=True)
+    if content is None:
+        rig.healing.mkdir()
+    else:
+        rig.healing.write_bytes(content)
+    answer = await rig.http.get("/metrics")
+    assert answer.status_code == 200
+    assert "streamforge_queue_manager_workflows 0.0" in answer.text
 
 
 ROUTES = [
