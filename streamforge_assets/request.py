@@ -111,7 +111,12 @@ async def check_with_exchange(request: Request, exchange: Exchange) -> None:
 
 async def check_symbols(symbols: Sequence[str], exchange: Exchange) -> None:
     """Raise Rejected for the first symbol that the exchange does not trade."""
-    known = set(await exchange.symbols())
+    refuse_unknown(symbols, await exchange.symbols())
+
+
+def refuse_unknown(symbols: Sequence[str], traded: Sequence[str]) -> None:
+    """Raise Rejected for the first of `symbols` that is not among those that the exchange trades."""
+    known = set(traded)
     for symbol in symbols:
         if symbol not in known:
             near = ", ".join(sorted(name for name in known if name[:3] == symbol[:3])[:3] or sorted(known)[:3])

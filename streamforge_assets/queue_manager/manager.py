@@ -16,6 +16,7 @@ from resources.settings import Settings
 from resources.store.port import Store
 from streamforge_assets.queue_manager.description import Description
 from streamforge_assets.queue_manager.keeper import Keeper
+from streamforge_assets.queue_manager.listing import Listing
 from streamforge_assets.queue_manager.pipeline import (
     ENDED,
     ID_PATTERN,
@@ -61,6 +62,7 @@ class Manager:
         store: keeps the pipelines, the ledger and the workers' workflows.
         dagster: makes the assets.
         keeper: advances what is begun here.
+        listing: knows the exchange's symbols.
         meter: counts who follows.
         closing: set when the queue-manager is about to end, which ends what follows a pipeline.
     """
@@ -71,6 +73,7 @@ class Manager:
         store: Store,
         dagster: Dagster,
         keeper: Keeper,
+        listing: Listing,
         meter: Meter,
         *,
         closing: asyncio.Event,
@@ -79,6 +82,7 @@ class Manager:
         self._store = store
         self._dagster = dagster
         self._keeper = keeper
+        self._listing = listing
         self._meter = meter
         self._closing = closing
         self._streams = 0
@@ -90,12 +94,14 @@ class Manager:
         """Begin a pipeline. When this returns, it is in the store and goes on whatever happens to us.
 
         Raises:
-            Rejected: it cannot be done as described, or Dagster lacks one of its assets.
+            Rejected: it cannot be done as described, Dagster lacks one of its assets, or the exchange one of the
+                symbols. An exchange that does not say stops nobody: its archive may serve. A warning tells.
             Busy: MOST_LIVE pipelines are under way.
             Unavailable: Dagster or the store does not answer; nothing was begun.
         """
         wanted = description.completed(self._settings)
         request = wanted.request(self._settings)
+        unasked = await self._listing.check(wanted.symbols) if "load" in wanted.stages else ""
         async with self._beginning:
             if self._keeper.live >= MOST_LIVE:
                 raise Busy(f"{MOST_LIVE} workflows are under way already; wait for one to end, or stop one")
@@ -104,7 +110,7 @@ class Manager:
             stages = plan_stages(wanted, request, self._settings, cold=not before)
             assets = [target.asset for stage in stages for target in stage.targets]
             await self._dagster.check(list(dict.fromkeys(assets)))
-            pipeline = new_pipeline(wanted, stages)
+            pipeline = new_pipeline(wanted, stages, warnings=[unasked] if unasked else [])
             await self._store.put_document(PIPELINES, pipeline.id, pipeline.model_dump(mode="json"))
             self._keeper.take(pipeline)
         return await self._shown(pipeline)

@@ -60,13 +60,17 @@ class Stage(BaseModel):
 
 
 class Pipeline(BaseModel):
-    """A pipeline, as `pipelines/<id>` keeps it. `message` says what ended it, or what it waits for."""
+    """A pipeline, as `pipelines/<id>` keeps it.
+
+    `message` says what ended it, or what it waits for; `warnings` what could not be checked when it was begun.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     state: PipelineState = "pending"
     message: str = ""
+    warnings: tuple[str, ...] = ()
     description: Description
     stages: tuple[Stage, ...]
     created_at: datetime
@@ -131,6 +135,7 @@ class PipelineView(BaseModel):
     id: str
     state: PipelineState
     message: str = Field(description="what ended it, or what it waits for")
+    warnings: tuple[str, ...] = Field(description="what could not be checked when it was begun")
     description: Description
     stages: tuple[StageView, ...]
     created_at: datetime
@@ -138,11 +143,18 @@ class PipelineView(BaseModel):
     workflows: tuple[WorkflowView, ...] = Field(description="the workers' workflows of the stage load")
 
 
-def new_pipeline(description: Description, stages: Sequence[Stage]) -> Pipeline:
+def new_pipeline(description: Description, stages: Sequence[Stage], *, warnings: Sequence[str] = ()) -> Pipeline:
     """A pending pipeline with a fresh id, such as `pl-20240801-a1b2c3d4`."""
     now = datetime.now(UTC)
     identity = f"pl-{description.start.replace('-', '')}-{secrets.token_hex(4)}"
-    return Pipeline(id=identity, description=description, stages=tuple(stages), created_at=now, updated_at=now)
+    return Pipeline(
+        id=identity,
+        warnings=tuple(warnings),
+        description=description,
+        stages=tuple(stages),
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def read_pipelines(documents: Sequence[Mapping[str, Any]]) -> list[Pipeline]:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,6 +20,7 @@ from resources.store import open_store
 from streamforge_assets.queue_manager.app import build_app
 from streamforge_assets.queue_manager.guard import read_token
 from streamforge_assets.queue_manager.keeper import Keeper
+from streamforge_assets.queue_manager.listing import Listing, traded_symbols
 from streamforge_assets.queue_manager.manager import Manager
 from streamforge_assets.remote_dagster import RemoteDagster
 from streamforge_assets.workers.main import stopped_by_signals
@@ -46,7 +48,8 @@ async def serve_queue_manager(settings: Settings, dagster_url: str, host: str, p
     with _listener(host, port) as listener:
         async with stopped_by_signals() as stop, open_store(settings) as store, open_bus(settings) as bus:
             keeper = Keeper(store, bus, dagster, meter)
-            manager = Manager(settings, store, dagster, keeper, meter, closing=stop)
+            listing = Listing(partial(traded_symbols, settings))
+            manager = Manager(settings, store, dagster, keeper, listing, meter, closing=stop)
             app = build_app(manager, meter, token=token, healing=settings.home / HEALING_PAGE)
             log.info(
                 "listening at http://%s:%d, for the Dagster at %s", host, listener.getsockname()[1], dagster.url

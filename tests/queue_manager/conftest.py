@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from resources.bus import open_bus
-from resources.errors import Rejected, Unavailable
+from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.metrics import HEALING_PAGE, QUEUE_MANAGER_METRICS, Meter
 from resources.settings import Settings
 from resources.store import open_store
@@ -18,6 +18,7 @@ from streamforge_assets.queue_manager import manager
 from streamforge_assets.queue_manager.app import build_app
 from streamforge_assets.queue_manager.guard import read_token
 from streamforge_assets.queue_manager.keeper import Keeper
+from streamforge_assets.queue_manager.listing import Listing
 from streamforge_assets.queue_manager.manager import Manager
 from streamforge_assets.queue_manager.port import Dagster
 from streamforge_assets.remote_dagster import RemoteProgress, Target
@@ -83,11 +84,27 @@ class FakeDagster(Dagster):
         self.backfills[backfill or list(self.backfills)[-1]] = RemoteProgress(status, PARTITIONS, done, failed)
 
 
+class FakeExchange:
+    """Trades what a test says."""
+
+    def __init__(self) -> None:
+        self.trades = ["BTCUSDT", "ETHUSDT"]
+        self.fault: StreamForgeError | None = None
+        self.asked = 0
+
+    async def symbols(self) -> Sequence[str]:
+        self.asked += 1
+        if self.fault is not None:
+            raise self.fault
+        return self.trades
+
+
 class Rig:
     """A queue-manager whose rounds a test takes one by one, or for as long as a request lasts."""
 
     def __init__(self, settings: Settings, store, bus, dagster: FakeDagster) -> None:
         self.settings, self.store, self.bus, self.dagster = settings, store, bus, dagster
+        self.exchange = FakeExchange()
         self.start()
 
     def start(self) -> None:
@@ -96,7 +113,13 @@ class Rig:
         self.closing = asyncio.Event()
         self.keeper = Keeper(self.store, self.bus, self.dagster, self.meter, poll=0.02)
         self.manager = Manager(
-            self.settings, self.store, self.dagster, self.keeper, self.meter, closing=self.closing
+            self.settings,
+            self.store,
+            self.dagster,
+            self.keeper,
+            Listing(self.exchange.symbols),
+            self.meter,
+            closing=self.closing,
         )
         self.healing = self.settings.home / HEALING_PAGE
         self.app = build_app(self.manager, self.meter, token=read_token(self.settings), healing=self.healing)

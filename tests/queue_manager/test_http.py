@@ -4,13 +4,15 @@ import asyncio
 import json
 import socket
 import stat
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
-from resources.errors import Rejected
+from resources.errors import Rejected, Unavailable
 from resources.metrics import HEAL_SECONDS, HEALING_METRICS, HEALS, Meter, write_page
 from streamforge_assets.queue_manager import app as app_module
+from streamforge_assets.queue_manager import listing
 from streamforge_assets.queue_manager import manager as manager_module
 from streamforge_assets.queue_manager.guard import read_token
 from streamforge_assets.queue_manager.serve import serve_app
@@ -117,6 +119,57 @@ async def test_without_dagster_nothing_is_begun_and_the_answer_says_what_to_do(r
     assert [one["id"] for one in listed] == [begun["id"]]
     assert "no Dagster answers" in problem(await rig.http.get("/readyz"), 503)
     assert (await rig.http.get("/healthz")).status_code == 200
+
+
+async def test_a_symbol_that_the_exchange_does_not_trade_is_refused_and_nothing_begins(rig):
+    """Dagster would keep it as a partition, and the nightly schedule would ask for it for ever."""
+    answer = await rig.http.post("/workflows", json=WANTED | {"symbols": ["BTCUSDT", "BTCUSDX"]})
+    assert problem(answer, 422) == "the exchange does not trade BTCUSDX; it does trade BTCUSDT"
+    assert (await rig.http.get("/workflows")).json()["workflows"] == []
+
+
+async def test_a_client_that_repeats_its_mistake_does_not_use_up_the_request_weight(rig, monkeypatch):
+    for _ in range(5):
+        problem(await rig.http.post("/workflows", json=WANTED | {"symbols": ["BTCUSDX"]}), 422)
+    assert rig.exchange.asked == 1
+    monkeypatch.setattr(listing, "KNOWN_FOR", 0.0)
+    rig.exchange.trades = ["BTCUSDX"]
+    await rig.begin(symbols=["BTCUSDX"])
+
+
+@pytest.mark.parametrize("fault", [Unavailable("no answer"), Rejected("status 451: not from your country")])
+async def test_an_exchange_that_does_not_say_stops_nobody_and_the_workflow_tells_so_to_its_end(rig, fault):
+    """Its archive may serve where its REST API does not."""
+    rig.exchange.fault = fault
+    begun = await rig.begin(symbols=["BTCUSDX"], stages=["load"])
+    sentence = f"the exchange was not asked whether it trades these symbols: {fault}"
+    assert begun["warnings"] == [sentence]
+    await rig.rounds()
+    rig.dagster.report("COMPLETED_SUCCESS")
+    await rig.rounds(2)
+    seen = await rig.look(begun)
+    assert (seen["state"], seen["warnings"]) == ("finished", [sentence])
+
+
+async def test_an_exchange_is_not_asked_about_what_is_not_loaded(rig):
+    rig.exchange.trades = []
+    begun = await rig.begin(stages=["graph", "train"])
+    assert (begun["warnings"], rig.exchange.asked) == ([], 0)
+
+
+async def test_an_exchange_that_never_answers_is_given_up(settings, monkeypatch):
+    class Silent:
+        async def symbols(self):
+            await asyncio.sleep(3600)
+
+    @asynccontextmanager
+    async def silent(_):
+        yield Silent()
+
+    monkeypatch.setattr(listing, "ASK_LIMIT", 0.01)
+    monkeypatch.setattr(listing, "reachable_exchange", silent)
+    with pytest.raises(Unavailable, match=r"does not answer within 0\.01 s"):
+        await listing.traded_symbols(settings)
 
 
 async def test_no_more_than_the_allowed_workflows_are_under_way(rig, monkeypatch):

@@ -11,6 +11,7 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
 from resources.bus import open_bus
+from resources.errors import Unavailable
 from resources.store import open_store
 from tests.queue_manager.conftest import FakeDagster, Rig
 
@@ -55,6 +56,8 @@ async def cancelled_workflow(rig) -> str:
 def rig(with_token):
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(opened(with_token)) as made:
         made.known = portal.call(cancelled_workflow, made)
+        made.exchange.fault = Unavailable("away: symbols that are made up would all be unknown to it")
+        made.start()
         yield made
 
 
