@@ -3,17 +3,12 @@
 import asyncio
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from streamforge_assets.client import StreamForge
+from tests.e2e.served import serving_dagster
 from tests.simulated import END, START, SYMBOL, assert_same, environment, stored_rows, true_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -28,34 +23,10 @@ CHROMIUM_FLAGS = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def web_ui(settings):
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streamforge_assets.cli", "ui", "--port", str(port)],
-        env=os.environ | environment(settings),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 90
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/server_info", timeout=2)
-            break
-        except OSError:
-            assert process.poll() is None, "the web UI ended by itself"
-            assert time.monotonic() < deadline, "the web UI did not come up"
-            time.sleep(0.3)
-    yield url
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
+    with serving_dagster(environment(settings)) as url:
+        yield url
 
 
 def test_a_backfill_through_the_daemon_ends_at_the_truth_and_shows_in_the_browser(
