@@ -10,11 +10,11 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 from filelock import FileLock, Timeout
 
 from resources.errors import Unavailable
 from resources.settings import Settings
+from streamforge_assets.lost_runs import PROCESS_TAG, end_lost_runs
 from streamforge_assets.request import Request
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 DAYS_A_RUN = 92
 OPENING_LIMIT = 60.0
 LEAST_ROOM = 1024**2
-PROCESS_TAG = "streamforge/process"
 
 INSTANCE_CONFIG = """\
 # The Dagster instance of one machine: SQLite below this folder. Written once; change it as you like.
@@ -207,14 +206,3 @@ def _run(
         # Dagster turns Ctrl-C into the end of one run; the user meant all of them.
         raise KeyboardInterrupt
     return result
-
-
-def end_lost_runs(instance: dg.DagsterInstance) -> None:
-    """Mark as failed the in-process runs whose process is gone, or they would look as if they still ran."""
-    import dagster as dg
-
-    running = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
-    for run in instance.get_runs(running):
-        process = run.tags.get(PROCESS_TAG)
-        if process and not psutil.pid_exists(int(process)):
-            instance.report_run_failed(run, f"its process {process} ended without finishing it")

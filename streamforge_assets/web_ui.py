@@ -11,14 +11,15 @@ from importlib.util import find_spec
 
 from resources.errors import Rejected, Unavailable
 from resources.settings import Settings
-from streamforge_assets.local_dagster import dagster_home
+from streamforge_assets.local_dagster import dagster_home, open_instance
+from streamforge_assets.lost_runs import end_lost_runs
 
 STOP_GRACE = 20.0
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve_ui(settings: Settings, host: str, port: int) -> None:
-    """Run webserver and daemon until interrupted; if one ends, end the other.
+    """End runs that were lost with their machine; run webserver and daemon until interrupted, or one of them ends.
 
     Raises:
         Rejected: when the web UI is not installed.
@@ -27,6 +28,8 @@ def serve_ui(settings: Settings, host: str, port: int) -> None:
     if find_spec("dagster_webserver") is None:
         raise Rejected("the web UI is not installed; install it with: pip install 'streamforge[ui]'")
     home = dagster_home(settings)
+    with open_instance(settings) as instance:
+        end_lost_runs(instance)
     environment = os.environ | {
         "DAGSTER_HOME": str(home),
         "STREAMFORGE_HOME": str(settings.home.absolute()),

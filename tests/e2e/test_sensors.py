@@ -16,6 +16,7 @@ from resources.datasets import DAY, TRADES
 from sensors.healing_plan import lost
 from sensors.self_healing import HEALS_TAG
 from streamforge_assets.local_dagster import add_symbols, dagster_home, open_instance
+from streamforge_assets.lost_runs import CODE_SERVER_TAG, end_lost_runs
 from streamforge_assets.partitions import market_asset_key, market_key
 from streamforge_assets.simulator.faults import Slow
 from streamforge_assets.workflow.platform import open_platform
@@ -116,6 +117,9 @@ def test_a_run_that_was_killed_ends_its_workflow_with_the_cause(settings, exchan
         (run,) = instance.get_runs()
         (mine,) = [one for one in kept(settings).values() if one.queue_id != owed.queue_id]
         assert mine.run_id == run.run_id
+        assert CODE_SERVER_TAG in instance.get_run_by_id(run.run_id).tags
+        end_lost_runs(instance)
+        assert not instance.get_run_by_id(run.run_id).is_finished, "a run that lives is not taken for lost"
         os.kill(process_of(instance, run.run_id), signal.SIGKILL)
         wait_for(lambda: instance.get_run_by_id(run.run_id).is_finished, "Dagster's notice of the run's end")
         wait_for(lambda: kept(settings)[mine.queue_id].state == "failed", "the workflow's end")
