@@ -7,9 +7,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from resources.errors import StreamForgeError, Unavailable
+from resources.exchange import open_exchange
 from resources.settings import Settings
 from streamforge_assets.request import refuse_unknown
-from streamforge_assets.workflow.platform import reachable_exchange
+from streamforge_assets.simulator.config import SimulatorConfig
 
 KNOWN_FOR = 60.0
 ASK_LIMIT = 10.0
@@ -60,7 +61,11 @@ async def traded_symbols(settings: Settings) -> list[str]:
         Unavailable: it does not answer within ASK_LIMIT seconds.
         Rejected: it refuses to say.
     """
-    async with reachable_exchange(settings) as exchange:
+    if settings.exchange == "simulated":
+        # Known without asking: to start one for a question, and stop it, might take it away from a run.
+        simulated = SimulatorConfig(symbols=settings.simulator_symbols, seed=settings.simulator_seed)
+        return [item.symbol for item in simulated.instruments]
+    async with open_exchange(settings) as exchange:
         try:
             async with asyncio.timeout(ASK_LIMIT):
                 return await exchange.symbols()

@@ -167,9 +167,16 @@ async def test_an_exchange_that_never_answers_is_given_up(settings, monkeypatch)
         yield Silent()
 
     monkeypatch.setattr(listing, "ASK_LIMIT", 0.01)
-    monkeypatch.setattr(listing, "reachable_exchange", silent)
+    monkeypatch.setattr(listing, "open_exchange", silent)
     with pytest.raises(Unavailable, match=r"does not answer within 0\.01 s"):
-        await listing.traded_symbols(settings)
+        await listing.traded_symbols(settings.model_copy(update={"exchange": "binance"}))
+
+
+async def test_the_symbols_of_a_simulated_exchange_are_known_without_one(settings):
+    """One that is started for the question, and stopped, would be taken away from a run that has found it."""
+    known = await listing.traded_symbols(settings)
+    assert len(known) == settings.simulator_symbols
+    assert "BTCUSDT" in known
 
 
 async def test_no_more_than_the_allowed_workflows_are_under_way(rig, monkeypatch):
