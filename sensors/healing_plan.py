@@ -16,6 +16,7 @@ from streamforge_assets.workflow.takeover import left_alone
 FORGOTTEN: Final = timedelta(days=1)
 """A loss older than this starts nothing any more: by then somebody has decided otherwise."""
 
+_GONE: Final = "its coordinator was gone"
 _QUARANTINE: Final = "only a person starts it again"
 
 
@@ -78,6 +79,18 @@ def lost(workflow: Workflow, cause: str, *, now: datetime) -> Workflow:
     return workflow.model_copy(update=changes)
 
 
+def explained(workflow: Workflow, cause: str) -> Workflow | None:
+    """The workflow with `cause` in place of the silence by which its loss was noticed; None for any other."""
+    if workflow.state != "failed" or not workflow.history:
+        return None
+    loss = workflow.history[-1]
+    if loss.worker != COORDINATOR or not loss.cause.startswith(_GONE):
+        return None
+    history = (*workflow.history[:-1], loss.model_copy(update={"cause": cause}))
+    message = workflow.message.replace(loss.cause, cause)
+    return workflow.model_copy(update={"message": message, "history": history})
+
+
 def open_loss(workflow: Workflow) -> Incident | None:
     """The loss of a failed workflow's coordinator, while nothing has taken over."""
     if workflow.state != "failed":
@@ -110,4 +123,4 @@ def healing_meter(known: Sequence[Workflow]) -> Meter:
 
 def _silence(workflow: Workflow, now: datetime) -> str:
     seconds = (now - workflow.updated_at.astimezone(UTC)).total_seconds()
-    return f"its coordinator was gone: no sign of life for {seconds:.0f} s"
+    return f"{_GONE}: no sign of life for {seconds:.0f} s"

@@ -11,7 +11,7 @@ import dagster as dg
 from resources.settings import Settings
 from resources.store import open_store
 from sensors.documents import parse_workflows
-from sensors.healing_plan import lost
+from sensors.healing_plan import explained, lost
 from sensors.outside import BUDGET, bus_of, run_until
 from sensors.self_healing import end_workflow
 from streamforge_assets.run_cause import run_cause
@@ -69,13 +69,19 @@ def run_cancellations(settings: Settings) -> dg.SensorDefinition:
 
 
 async def end_workflows_of(settings: Settings, run_id: str, state: str, cause: str) -> list[Workflow]:
-    """End the workflows of the run `run_id` that are not over, as `state`, and return them as they now are."""
+    """End the workflows of the run `run_id` that are not over, as `state`, and return them as they now are.
+
+    Those that `self_healing` was quicker to find lost, it knows only to be silent: they are told the cause.
+    """
     async with open_store(settings) as store:
         known, _ = parse_workflows(await store.documents(WORKFLOWS))
-        running = [one for one in known if one.run_id == run_id and one.state not in OVER]
+        mine = [one for one in known if one.run_id == run_id]
+        message = f"the run {run_id} {'was cancelled' if state == 'cancelled' else 'failed'}: {cause}"
+        for one in filter(None, (explained(one, message) for one in mine)):
+            await store.put_document(WORKFLOWS, one.queue_id, one.model_dump(mode="json"))
+        running = [one for one in mine if one.state not in OVER]
         if not running:
             return []
-        message = f"the run {run_id} {'was cancelled' if state == 'cancelled' else 'failed'}: {cause}"
         ended = [_ended(one, state, message) for one in running]
         async with bus_of(settings) as bus:
             for one in ended:

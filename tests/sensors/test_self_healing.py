@@ -233,6 +233,23 @@ def test_the_cause_of_a_run_that_was_found_dead_is_how_its_process_ended(setting
     assert kept(settings)[mine.queue_id].message == f"the run {run.run_id} failed: {message}"
 
 
+def test_the_cause_is_kept_also_when_the_silence_was_noticed_first(settings, instance, heal):
+    """Both sensors tick every 30 seconds: by chance a person was told that it was silent, and no more."""
+    run = begun_run(instance)
+    mine, others = left(run_id=run.run_id), left(run_id="another", symbol="ETHUSDT")
+    keep(settings, mine, others)
+    heal()
+    silent = kept(settings)
+    assert silent[mine.queue_id].message.startswith("its coordinator was gone: no sign of life")
+    event = instance.report_run_failed(run, "out of memory")
+    evaluate(run_failures(settings), instance, run, event)
+    found = kept(settings)
+    cause = f"the run {run.run_id} failed: out of memory"
+    assert (found[mine.queue_id].message, found[mine.queue_id].history[-1].cause) == (cause, cause)
+    assert found[mine.queue_id].updated_at == silent[mine.queue_id].updated_at, "it failed when it did"
+    assert found[others.queue_id] == silent[others.queue_id]
+
+
 def test_a_run_that_dagster_gives_up_for_a_reason_keeps_the_reason(settings, instance):
     run = begun_run(instance)
     event = instance.report_run_failed(run, "Run timed out due to taking longer than 180 seconds to start.")
