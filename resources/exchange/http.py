@@ -2,8 +2,9 @@
 
 Retried, with jitter and up to `request_attempts` times: a connection that fails, is reset or stays silent, a
 body that ends early, an answer 408 or 5xx, and a body that its reader does not accept. Not retried: other 4xx.
-A host that cannot be reached is remembered for some minutes, by all processes with the same home, so that
-a month of days does not wait for thirty time-outs; one quick attempt now and then finds out when it is back.
+A host that cannot be reached, or does not serve the country that we ask from (451), is remembered for some
+minutes, by all processes with the same home, so that a month of days does not wait for thirty time-outs; one quick
+attempt now and then finds out when it is back.
 """
 
 from __future__ import annotations
@@ -38,11 +39,16 @@ _USER_AGENT = "streamforge"
 
 
 class Passing(Exception):
-    """A failure that a repeat may cure. `reached` tells whether the host answered at all."""
+    """A failure that a repeat may cure: at once, or, when it is `lasting`, only much later.
 
-    def __init__(self, message: str, *, reached: bool = True, garbage: bool = False) -> None:
+    `reached` tells whether the host answered at all.
+    """
+
+    def __init__(
+        self, message: str, *, reached: bool = True, garbage: bool = False, lasting: bool = False
+    ) -> None:
         super().__init__(message)
-        self.reached, self.garbage = reached, garbage
+        self.reached, self.garbage, self.lasting = reached, garbage, lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +190,12 @@ class Http:
         attempts = self._settings.request_attempts
         longest = attempts * (self._settings.request_timeout + PATIENCE)
         async for attempt in stamina.retry_context(
-            on=Passing, attempts=attempts, timeout=longest, wait_initial=0.2, wait_max=10.0, wait_jitter=1.0
+            on=_worth_repeating,
+            attempts=attempts,
+            timeout=longest,
+            wait_initial=0.2,
+            wait_max=10.0,
+            wait_jitter=1.0,
         ):
             with attempt:
                 return await once()
@@ -225,6 +236,10 @@ class Http:
                 log.info("%s answers again", key)
 
 
+def _worth_repeating(error: Exception) -> bool:
+    return isinstance(error, Passing) and not error.lasting
+
+
 def check_status(response: aiohttp.ClientResponse, url: str) -> None:
     """Raise for a status that is neither success nor handled by the caller: Passing if a repeat may help."""
     if response.status >= 400:
@@ -236,6 +251,8 @@ def _refusal(status: int, url: str, body: bytes) -> Exception:
         return Passing(f"the answer was {status}")
     if status < 400:
         return Passing(f"the answer was {status} instead of 200")
+    if status == 451:
+        return Passing("it does not serve the country that we ask from: status 451", reached=False, lasting=True)
     code, message = "", body[:200].decode(errors="replace").strip()
     try:
         told = json.loads(body)

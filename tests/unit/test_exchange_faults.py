@@ -101,6 +101,17 @@ async def test_an_unreachable_host_is_told_once_and_remembered(
     assert len(caplog.records) == 1
 
 
+async def test_an_exchange_that_does_not_serve_this_country_is_one_that_cannot_be_reached(
+    server: Server, exchange: BinanceExchange
+) -> None:
+    """Its archive is open to all, so nothing may end because of it."""
+    server.script["/api/v3/aggTrades"] = [status(451, {"code": 0, "msg": "Service unavailable"})] * 9
+    for _ in range(3):
+        with pytest.raises(Unavailable, match=r"cannot be reached \(it does not serve the country .* 451"):
+            await exchange.first_trade("BTCUSDT")
+    assert len(server.asked("/api/v3/aggTrades")) == 1
+
+
 async def test_a_host_that_returns_is_found_again(tmp_path: Path, wait: Wait, server: Server) -> None:
     settings = config(server.url, tmp_path)
     async with BinanceExchange(settings, clock=wait, sleep=wait.sleep) as exchange:
