@@ -6,16 +6,21 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
 
 from resources.bus import Bus
 from resources.bus.kafka import KafkaBus, KafkaConfig
 from resources.bus.kafka.cluster import Cluster, Topic
+from resources.bus.kafka.metadata import PAUSE
 from resources.errors import Rejected, Unavailable
 from tests.contract.adapters import DEADLINE
 from tests.contract.buses import numbered, numbers, read_all, take
 from tests.servers.kafka import SESSION_TIMEOUT, Kafka
+from tests.servers.session import need_kafka
 
 
 def config(broker: Kafka, patience: float = 60.0) -> KafkaConfig:
@@ -62,6 +67,43 @@ async def test_publishers_and_readers_outlive_a_killed_broker(broker: Kafka, bus
         assert await subscription.receive(timeout=0.2) == []
     assert numbers(taken) == list(range(4000))
     assert await bus.committed(name, group="g") == await bus.end_offsets(name)
+
+
+async def test_with_a_broker_away_what_waits_for_it_waits_and_new_topics_do_without(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all replicas of a partition away it has no leader, for longer than a request may take."""
+    asked: list[float] = []
+    ask = AIOKafkaClient._metadata_update
+
+    async def counted(client: AIOKafkaClient, *about: object) -> object:
+        asked.append(time.monotonic())
+        return await ask(client, *about)
+
+    monkeypatch.setattr(AIOKafkaClient, "_metadata_update", counted)
+    need_kafka()
+    with Kafka(tmp_path / "kafka", 3) as kafka:
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+        await admin.start()
+        await admin.create_topics([NewTopic(name, -1, -1, replica_assignments={0: [2]})])
+        await admin.close()
+        config = KafkaConfig(tuple(kafka.bootstrap.split(",")), request_timeout=1.0)
+        async with KafkaBus(config) as bus:
+            await bus.publish(name, numbered(0, 1))
+            kafka.kill(2)
+            publishing = asyncio.create_task(bus.publish(name, numbered(1, 2)))
+            async with asyncio.timeout(SESSION_TIMEOUT + 5.0):
+                await bus.publish(f"{name}-new", numbered(5, 6))
+            await asyncio.sleep(SESSION_TIMEOUT + 2.0)
+            assert not publishing.done()
+            last = [moment for moment in asked if moment > time.monotonic() - 1.0]
+            assert 1 <= len(last) <= 1.5 / PAUSE, "brokers in trouble must not be stormed with questions"
+            kafka.launch(2)
+            await asyncio.to_thread(kafka.await_ready, 2)
+            async with asyncio.timeout(3 * DEADLINE):
+                await publishing
+            assert numbers(await read_all(bus, name)) == [0, 1]
+            assert numbers(await read_all(bus, f"{name}-new")) == [5]
 
 
 async def test_a_broker_that_does_not_know_a_topic_yet_is_not_believed(

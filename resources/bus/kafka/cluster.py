@@ -184,6 +184,9 @@ class Cluster:
         wanted: Any = (name, rule.partitions, replicas, [], list(rule.config(replicas).items()))
         answer = await self.send(CreateTopicsRequest([wanted], self._limit_ms, False))
         for _, error_code, *_ in answer.topic_errors:
+            if error_code == kafka.InvalidReplicationFactorError.errno:
+                # A broker has gone, or is not back yet: another number of replicas will do, or the same one soon.
+                await self._opened().force_metadata_update()
             if error_code != kafka.TopicAlreadyExistsError.errno:
                 check(error_code, name)
         topic = await self.look(name)

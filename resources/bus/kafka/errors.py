@@ -27,7 +27,6 @@ _REFUSED: Final = (
     kafka.RecordListTooLargeError,
     kafka.InvalidTopicError,
     kafka.InvalidConfigurationError,
-    kafka.InvalidReplicationFactorError,
     kafka.InvalidPartitionsError,
     kafka.InvalidSessionTimeoutError,
     kafka.InconsistentGroupProtocolError,

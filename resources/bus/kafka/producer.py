@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from aiokafka.partitioner import murmur2
 from resources.bus.checks import label_bytes
 from resources.bus.kafka.cluster import Cluster, Topic
 from resources.bus.kafka.errors import explained, final
+from resources.bus.kafka.metadata import pace_metadata
 from resources.bus.port import MAX_LABEL_BYTES, MAX_MESSAGE_BYTES, MESSAGE_OVERHEAD, Message
 from resources.errors import Rejected, StreamForgeError, Unavailable
 
@@ -116,6 +118,9 @@ class Producer:
             compression_type=COMPRESSION,
             max_batch_size=2 * RECORD_BATCH_BYTES,  # _Lane keeps to the true limit
         )
+        # aiokafka gives up a batch without a leader after one request's time; each `publish` has its own patience.
+        producer._message_accumulator._batch_ttl = math.inf  # noqa: SLF001
+        pace_metadata(producer.client)
         line = _Line(producer)
         try:
             await producer.start()
@@ -158,7 +163,10 @@ class _Line:
 
     async def send(self, topic: str, partition: int, records: Any) -> asyncio.Future[Any]:
         """Queue a record batch, and return what will tell that it is written. Raises aiokafka's errors."""
-        self._topics.add(topic)
+        if topic not in self._topics:
+            self._topics.add(topic)
+            # What aiokafka learnt of it on connecting it forgets with the next topic, unless it is told to follow.
+            await self.producer.client.add_topic(topic)
         future: asyncio.Future[Any] = await self.producer.send_batch(records, topic, partition=partition)
         return future
 
