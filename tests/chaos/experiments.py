@@ -207,8 +207,8 @@ def all_brokers_away(stage: Stage) -> list[Finding]:
     for number in (1, 2, 3):
         stage.kafka.await_ready(number)
     finding = conclude(load, "all brokers away", f"kill -9 of all three, back after {stage.size.away:.0f} s")
-    replaced = sum(len(workflow.history) for workflow in workflows(load.settings))
-    finding.done += f"; {replaced} workers were replaced"
+    for workflow in workflows(load.settings):
+        finding.complaints += [f"{one.worker} was replaced: {one.cause}" for one in workflow.history]
     return [finding]
 
 
