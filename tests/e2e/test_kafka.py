@@ -78,14 +78,14 @@ def test_a_failed_workflow_keeps_its_topic_and_a_retry_ends_at_the_truth(
     while not (loader := [one for one in children(running) if "loader" in one.cmdline()[-1]]):
         assert time.monotonic() < deadline, "no loader came up"
         time.sleep(0.05)
-    while not any(name.endswith("-data") for name in asyncio.run(topics(settings))):
+    queue_id = asyncio.run(documents(settings))[0]["queue_id"]
+    while f"{queue_id}-data" not in asyncio.run(topics(settings)):
         assert time.monotonic() < deadline, "nothing was published"
         time.sleep(0.05)
     loader[0].kill()
     _, said = running.communicate(timeout=DEADLINE)
     assert running.returncode == 3, said
     (document,) = asyncio.run(documents(settings))
-    queue_id = document["queue_id"]
     assert document["state"] == "failed"
     assert f"{queue_id}-data" in asyncio.run(topics(settings))
     code, shown, _ = command("workflows", "show", queue_id)
