@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -118,8 +117,9 @@ class Producer:
             compression_type=COMPRESSION,
             max_batch_size=2 * RECORD_BATCH_BYTES,  # _Lane keeps to the true limit
         )
-        # aiokafka gives up a batch without a leader after one request's time; each `publish` has its own patience.
-        producer._message_accumulator._batch_ttl = math.inf  # noqa: SLF001
+        # aiokafka gives up a batch without a leader after one request's time. Here `publish` has more patience:
+        # only what nobody waits for any more, as after a cancellation, ends by this time.
+        producer._message_accumulator._batch_ttl = 2 * self._cluster.config.patience  # noqa: SLF001
         pace_metadata(producer.client)
         line = _Line(producer)
         try:
