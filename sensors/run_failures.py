@@ -14,8 +14,8 @@ from sensors.documents import parse_workflows
 from sensors.healing_plan import explained, lost
 from sensors.outside import BUDGET, bus_of, run_until
 from sensors.self_healing import end_workflow
-from streamforge_assets.run_cause import run_cause
-from streamforge_assets.workflow.states import OVER, WORKFLOWS, Workflow
+from streamforge_assets.run_cause import run_cause, step_cause
+from streamforge_assets.workflow.states import OVER, WORKFLOWS, State, Workflow
 
 
 def run_failures(settings: Settings) -> dg.SensorDefinition:
@@ -27,21 +27,8 @@ def run_failures(settings: Settings) -> dg.SensorDefinition:
     Raises, and so fails the tick, when bus or store cannot be reached. Dagster goes on with the next run then;
     what this one missed, `self_healing` ends a minute later, without the run's cause.
     """
-
-    @dg.run_status_sensor(
-        name="run_failures",
-        run_status=dg.DagsterRunStatus.FAILURE,
-        minimum_interval_seconds=30,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Stops the workflows of a failed run and keeps the cause.",
-    )
-    def sensor(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
-        deadline = time.monotonic() + BUDGET
-        return _skip(
-            run_until(deadline, end_workflows_of(settings, context.dagster_run.run_id, "failed", _cause(context)))
-        )
-
-    return sensor
+    description = "Stops the workflows of a failed run and keeps the cause."
+    return _run_sensor(settings, "run_failures", dg.DagsterRunStatus.FAILURE, "failed", description)
 
 
 def run_cancellations(settings: Settings) -> dg.SensorDefinition:
@@ -49,26 +36,31 @@ def run_cancellations(settings: Settings) -> dg.SensorDefinition:
 
     Raises as `run_failures` does.
     """
+    description = "Stops the workflows of a cancelled run."
+    return _run_sensor(settings, "run_cancellations", dg.DagsterRunStatus.CANCELED, "cancelled", description)
+
+
+def _run_sensor(
+    settings: Settings, name: str, status: dg.DagsterRunStatus, state: State, description: str
+) -> dg.SensorDefinition:
+    """A sensor that ends the workflows of each run of `status`, as `state`."""
 
     @dg.run_status_sensor(
-        name="run_cancellations",
-        run_status=dg.DagsterRunStatus.CANCELED,
+        name=name,
+        run_status=status,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Stops the workflows of a cancelled run.",
+        description=description,
     )
     def sensor(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
         deadline = time.monotonic() + BUDGET
-        return _skip(
-            run_until(
-                deadline, end_workflows_of(settings, context.dagster_run.run_id, "cancelled", _cause(context))
-            )
-        )
+        ending = end_workflows_of(settings, context.dagster_run.run_id, state, _cause(context))
+        return _skip(run_until(deadline, ending))
 
     return sensor
 
 
-async def end_workflows_of(settings: Settings, run_id: str, state: str, cause: str) -> list[Workflow]:
+async def end_workflows_of(settings: Settings, run_id: str, state: State, cause: str) -> list[Workflow]:
     """End the workflows of the run `run_id` that are not over, as `state`, and return them as they now are.
 
     Those that `self_healing` was quicker to find lost, it knows only to be silent: they are told the cause.
@@ -89,7 +81,7 @@ async def end_workflows_of(settings: Settings, run_id: str, state: str, cause: s
         return ended
 
 
-def _ended(workflow: Workflow, state: str, message: str) -> Workflow:
+def _ended(workflow: Workflow, state: State, message: str) -> Workflow:
     if state == "failed":
         return lost(workflow, message, now=datetime.now(UTC))
     return workflow.moved(state="cancelled", message=message)
@@ -107,15 +99,8 @@ def _cause(context: dg.RunStatusSensorContext) -> str:
         context.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=1
     ).records:
         event = record.event_log_entry.dagster_event
-        if event is not None and event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data and failure.user_failure_data.description:
-                return failure.user_failure_data.description
-            error = failure.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                return error.message.strip()
+        if event is not None and event.is_step_failure and (cause := step_cause(event.step_failure_data)):
+            return cause
     return run_cause(context.dagster_event.message or "", _last_word(context))
 
 

@@ -16,6 +16,7 @@ from resources.errors import Unavailable
 from resources.settings import Settings
 from streamforge_assets.lost_runs import PROCESS_TAG, end_lost_runs
 from streamforge_assets.request import Request
+from streamforge_assets.run_cause import step_cause
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -162,19 +163,8 @@ def run_days(instance: dg.DagsterInstance, session: Session, name: str, first: d
     result = _run(instance, session, assets, keys=keys, config={}, selection=chosen)
     for event in result.all_events:
         if event.is_step_failure:
-            return _why(event)
+            return step_cause(event.step_failure_data) or "the step failed without a cause"
     return ""
-
-
-def _why(event: dg.DagsterEvent) -> str:
-    """The sentence of a step that failed: its own, or the last cause of what nobody expected."""
-    failure = event.step_failure_data
-    if failure.user_failure_data and failure.user_failure_data.description:
-        return failure.user_failure_data.description
-    error = failure.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return f"{error.cls_name}: {error.message.strip()}" if error else "the step failed without a cause"
 
 
 def _run(

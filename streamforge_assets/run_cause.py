@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dagster._core.execution.plan.objects import StepFailureData
+
 _FROM_OUTSIDE = "from outside the execution context."
 
 
@@ -19,3 +24,13 @@ def run_cause(message: str, engine: str) -> str:
     if engine and message.endswith(_FROM_OUTSIDE):
         return engine.partition("] ")[2] or engine
     return message or "Dagster does not say why"
+
+
+def step_cause(failure: StepFailureData) -> str:
+    """The cause of a step's failure: the step's own sentence, or what was first raised; empty without either."""
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error is not None else ""

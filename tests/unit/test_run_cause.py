@@ -1,8 +1,10 @@
 """Why a run failed, read from Dagster's events."""
 
+import dagster as dg
 import pytest
 
 from streamforge_assets.remote_dagster import failure_in
+from streamforge_assets.run_cause import step_cause
 
 ENGINE = {"__typename": "EngineEvent", "message": "Started process for run (pid: 12)."}
 DIED = "Run execution process for 1a2b was terminated by signal 9 (SIGKILL)."
@@ -47,3 +49,40 @@ OUTSIDE = run("This run has been marked as failed from outside the execution con
 )
 def test_the_cause_is_that_of_the_step_or_of_the_process(events, sentence):
     assert failure_in(events) == sentence
+
+
+def full():
+    raise OSError("disk full")
+
+
+def full_while_writing():
+    try:
+        full()
+    except OSError as error:
+        raise RuntimeError("a day could not be written") from error
+
+
+def short():
+    raise dg.Failure("5 of 5 days could not be made")
+
+
+@pytest.mark.parametrize(
+    ("work", "sentence"),
+    [
+        (full, "OSError: disk full"),
+        (full_while_writing, "OSError: disk full"),
+        (short, "5 of 5 days could not be made"),
+    ],
+)
+def test_the_cause_of_a_step_is_its_own_sentence_or_what_was_first_raised(work, sentence):
+    @dg.op
+    def step():
+        work()
+
+    @dg.job
+    def job():
+        step()
+
+    events = job.execute_in_process(raise_on_error=False).all_events
+    (failed,) = [event for event in events if event.is_step_failure]
+    assert step_cause(failed.step_failure_data) == sentence
