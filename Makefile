@@ -23,6 +23,7 @@ env: $(READY)  ## make the environment (.venv) from requirements.lock
 
 ON_KAFKA = $(BIN)/python -m tests.servers --run
 demo: $(READY)  ## collect 12 symbols x 30 days from the simulated exchange, train on them, report [BUS=kafka]
+	$(if $(filter-out kafka embedded,$(BUS)),$(error BUS is $(BUS); it may be kafka, or embedded))
 	$(if $(filter kafka,$(BUS)),$(ON_KAFKA)) $(BIN)/streamforge demo
 
 test: $(READY)  ## lint, types, import rules and all tests
