@@ -10,6 +10,7 @@ from resources.bus.port import (
     Replay,
     Start,
     Subscription,
+    TakenOver,
 )
 from resources.settings import Settings
 
@@ -23,6 +24,7 @@ __all__ = [
     "Replay",
     "Start",
     "Subscription",
+    "TakenOver",
     "open_bus",
 ]
 

@@ -192,7 +192,7 @@ class _EmbeddedSubscription(Subscription):
         self.closed = False
 
     async def receive(self, *, limit: int = 500, timeout: float = 1.0) -> list[Delivery]:
-        """Return the next messages in order. Raises Rejected once the place is taken over or the topic deleted."""
+        """Return the next messages in order. Raises TakenOver, and Rejected once the topic is deleted."""
         if limit < 1:
             raise Rejected(f"at most {limit} messages cannot be received; ask for 1 or more")
         deadline = asyncio.get_running_loop().time() + timeout

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, NamedTuple, Protocol, Self
 
+from resources.errors import Rejected
+
 Start = Literal["earliest", "latest"]
 
 
@@ -34,6 +36,13 @@ class Delivery(NamedTuple):
     message: Message
 
 
+class TakenOver(Rejected):
+    """A subscription has lost its group's place to a later one of the same group."""
+
+    def __init__(self, group: str, topic: str) -> None:
+        super().__init__(f"another subscription of {group} to {topic} has taken over; this one must end")
+
+
 class Subscription(Protocol):
     """One consumer's place in a topic. Used by one task at a time."""
 
@@ -46,7 +55,8 @@ class Subscription(Protocol):
         the topic's retention has removed are passed over.
 
         Raises:
-            Rejected: once another subscription has taken over, the topic was deleted or the bus closed.
+            TakenOver: once another subscription of the group has begun.
+            Rejected: once the topic was deleted or the bus closed.
             Unavailable: when the bus has not answered for long. The next call goes on where this one was.
         """
 
@@ -54,7 +64,8 @@ class Subscription(Protocol):
     async def commit(self, delivery: Delivery) -> None:
         """Record for the group that `delivery`, and all that this subscription gave before it, is dealt with.
 
-        Never goes back. Raises Rejected once the place is lost, as `receive` does: the record is then unchanged.
+        Never goes back. Raises TakenOver or Rejected once the place is lost, as `receive` does: the record is then
+        unchanged.
         """
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
-from resources.bus.port import Delivery, Message, Start
+from resources.bus.port import Delivery, Message, Start, TakenOver
 from resources.bus.sqlite_errors import LogErrors, code_of
 from resources.bus.value_files import LARGE, ValueFiles, ValuePlace, ValueReader
 from resources.errors import Rejected
@@ -332,9 +332,7 @@ class LogFile:
         if found is None:
             raise _deleted(place.topic, place.group)
         if found[0] != place.holder:
-            raise Rejected(
-                f"another subscription of {place.group} to {place.topic} has taken over; this one must end"
-            )
+            raise TakenOver(place.group, place.topic)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -6,19 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from resources.bus.port import Delivery, Subscription
+from resources.bus.port import Delivery, Subscription, TakenOver
 from resources.dead_letters import set_aside
 from resources.errors import Rejected, StreamForgeError
 from resources.metrics import DEAD_LETTERS, LAG
 from streamforge_assets.workers.job import Job, Route
 from streamforge_assets.workers.patience import Patience
-from streamforge_assets.workers.runtime import Ports, Reporter, log
+from streamforge_assets.workers.runtime import Ports, Replaced, Reporter, log
 
 LAG_EVERY = 1.0
-
-
-class Replaced(StreamForgeError):
-    """Raised in a connector that was replaced. No fault of the data, and nothing to try again: it must end."""
 
 
 class Lags:
@@ -60,8 +56,11 @@ class Place:
         self._lags = lags
 
     async def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
-        """The next messages, as the subscription gives them."""
-        return await self._messages.receive(limit=limit, timeout=timeout)
+        """The next messages, as the subscription gives them. Raises Replaced when the place was taken over."""
+        try:
+            return await self._messages.receive(limit=limit, timeout=timeout)
+        except TakenOver as error:
+            raise Replaced(str(error)) from error
 
     async def require(self, *deliveries: Delivery) -> None:
         """Raises Replaced when another connector has gone on from here: this one must not write any more.

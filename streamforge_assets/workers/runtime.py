@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from resources.bus.port import Bus, Message, Start, Subscription
+from resources.bus.port import Bus, Message, Start, Subscription, TakenOver
 from resources.datasets import Partition, parse_dataset
 from resources.errors import Rejected, StreamForgeError, Unavailable
 from resources.exchange.port import Exchange
@@ -35,6 +35,10 @@ HEARTBEAT = 5.0
 START_LIMIT = 60.0
 OWN_START_POLL = 0.25
 LAST_EVENT_LIMIT = 10.0
+
+
+class Replaced(StreamForgeError):
+    """Raised in a worker that was replaced. No fault of the data, and nothing to try again: it must end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,9 @@ async def run_worker(
 
     Waits for its own `start` on `queue-control` (own consumer group, from the earliest message, because the
     command may be older than the worker), then works until done, stopped (by command, by `stop`, or by
-    cancellation, which does not wait for the batch at hand) or failed. The last event is sent in every case.
+    cancellation, which does not wait for the batch at hand) or failed. The last event is sent in every case but
+    one: a second process of the same worker, as a cluster starts when it believes a machine dead, takes the
+    commands over and speaks under the name of both from then on.
 
     Args:
         job: what to do.
@@ -130,6 +136,7 @@ async def run_worker(
         commands_from: `latest` for a worker that nobody announced: older commands meant somebody else.
 
     Raises:
+        Replaced: another process is this worker now.
         StreamForgeError: whatever ended the work, after it was reported.
     """
     reporter = Reporter(ports.bus, job, ports.meter, stop or asyncio.Event())
@@ -145,6 +152,8 @@ async def run_worker(
     except asyncio.CancelledError:
         await _last_event(reporter, "interrupted", "stopped by the launcher")
         raise
+    except TakenOver as error:
+        raise Replaced(str(error)) from error
     except StreamForgeError as error:
         await _last_event(reporter, "error", str(error), retriable=not isinstance(error, Rejected))
         raise

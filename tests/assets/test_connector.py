@@ -19,9 +19,9 @@ from streamforge_assets.workers.arango_connector import connect
 from streamforge_assets.workers.day_writer import DayWriter
 from streamforge_assets.workers.job import Job
 from streamforge_assets.workers.patience import Patience
-from streamforge_assets.workers.place import Lags, Place, Replaced
+from streamforge_assets.workers.place import Lags, Place
 from streamforge_assets.workers.row_writer import RowWriter
-from streamforge_assets.workers.runtime import Ports, Reporter
+from streamforge_assets.workers.runtime import Ports, Replaced, Reporter
 from tests.assets.connecting import (
     DAY,
     DEADLINE,

@@ -10,7 +10,7 @@ import pytest
 
 from resources.datasets import TRADES, Partition
 from resources.dead_letters import dead_letters, dead_topics
-from resources.errors import StreamForgeError, Unavailable
+from resources.errors import Unavailable
 from resources.live_rows import row_message
 from resources.messages import EVENTS_TOPIC, decode_event
 from resources.metrics import LAG, RECORDS
@@ -21,7 +21,7 @@ from streamforge_assets.workers import arango_connector
 from streamforge_assets.workers.arango_connector import connect
 from streamforge_assets.workers.job import Job, Route
 from streamforge_assets.workers.patience import Patience
-from streamforge_assets.workers.runtime import Ports, Reporter
+from streamforge_assets.workers.runtime import Ports, Replaced, Reporter
 from tests.assets.connecting import (
     DAY,
     DEADLINE,
@@ -238,5 +238,5 @@ async def test_one_that_was_replaced_in_one_topic_ends(ports, job):
 
         await until(done)
         async with ports.bus.subscribe(candles, group=job.connector_group):
-            with pytest.raises(StreamForgeError, match="taken over"):
+            with pytest.raises(Replaced, match="taken over"):
                 await asyncio.wait_for(task, DEADLINE)

@@ -91,7 +91,7 @@ def _is_other(struck: set[str], worker: Worker) -> bool:
 
 
 def hang(stage: Stage) -> list[Finding]:
-    """A worker and its double stop. The double, of which nobody knows, goes on once the worker is replaced."""
+    """A worker stops, and then its double. The double, of which nobody knows, goes on once both are replaced."""
     return [_hang(stage, target) for target in ("loader-producer", "arango-connector")]
 
 
@@ -101,11 +101,12 @@ def _hang(stage: Stage, target: str) -> Finding:
     load = Load(stage, settings, random.Random(2))
     load.wait_for(lambda: load.stored() >= 1, "a first day")
     worker = load.pick(lambda one: one.seat[1] == target)
+    load.wait_for(lambda: says(load, worker, "works on", 1), "the worker's start")
+    load.strike(worker, signal.SIGSTOP)  # before its double begins: it would give way to it, and so never hang
     zombie = double(load, worker)
     try:
         load.wait_for(lambda: says(load, worker, "works on", 2), "the double's start")
         zombie.send_signal(signal.SIGSTOP)
-        load.strike(worker, signal.SIGSTOP)
         stage.hold_back(None)
         load.wait_for(lambda: healed(load, worker), "the healing")
         zombie.send_signal(signal.SIGCONT)

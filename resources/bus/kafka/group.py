@@ -18,7 +18,7 @@ from aiokafka.protocol.group import (
 )
 
 from resources.bus.kafka.cluster import Cluster, Topic, check
-from resources.errors import Rejected
+from resources.bus.port import TakenOver
 
 SESSION: Final = 300.0
 """Seconds after which the broker forgets a place whose holder died. A new holder need not wait for it."""
@@ -57,11 +57,11 @@ class Membership:
         self._generation = -1
 
     async def join(self) -> None:
-        """Take the place. Raises Rejected when another takes it at the same time."""
+        """Take the place. Raises TakenOver when another takes it at the same time."""
         await self._cluster.persist(f"read {self._topic} as the group {self._group}", self._join)
 
     async def beat(self) -> None:
-        """Tell the broker that the holder lives. Raises Rejected once the place is lost, and aiokafka's errors."""
+        """Tell the broker that the holder lives. Raises TakenOver once it was replaced, and aiokafka's errors."""
         try:
             answer = await self._send(HeartbeatRequest(self._id, self._generation, self._member))
             self._check(answer.error_code)
@@ -69,7 +69,7 @@ class Membership:
             await self._join()
 
     async def commit(self, topic: Topic, offsets: Mapping[int, int]) -> None:
-        """Record the offsets of the next messages. Raises Rejected once the place is lost or the topic deleted."""
+        """Record the offsets of the next messages. Raises TakenOver, and Rejected once the topic is deleted."""
         await self._cluster.persist(
             f"record how far {self._group} has read {self._topic}", lambda: self._commit(topic, offsets)
         )
@@ -131,10 +131,8 @@ class Membership:
             self._coordinator = None
             raise
 
-    def _lost(self) -> Rejected:
-        return Rejected(
-            f"another subscription of {self._group} to {self._topic} has taken over; this one must end"
-        )
+    def _lost(self) -> TakenOver:
+        return TakenOver(self._group, self._topic)
 
 
 async def committed(cluster: Cluster, group: str, topic: Topic) -> dict[int, int]:
