@@ -104,11 +104,14 @@ class Meter:
         self._values: dict[Metric, dict[tuple[str, ...], float]] = {
             metric: {} if metric.labels else {(): 0.0} for metric in metrics
         }
+        self._stages: list[str] = []
+        self._counted = time.monotonic()
 
     def add(self, metric: Metric, amount: float = 1, *labels: str) -> None:
         """Increase a counter."""
         values = self._values[metric]
         values[labels] = values.get(labels, 0.0) + amount
+        self._counted = time.monotonic()
 
     def set(self, metric: Metric, value: float) -> None:
         """Set a gauge."""
@@ -122,10 +125,21 @@ class Meter:
     def stage(self, name: str) -> Iterator[None]:
         """Count the time that passes inside as spent in the stage `name`."""
         began = time.perf_counter()
+        self._stages.append(name)
         try:
             yield
         finally:
+            self._stages.remove(name)
             self.add(STAGE_SECONDS, time.perf_counter() - began, name)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that have begun and not ended."""
+        return tuple(self._stages)
+
+    def standstill(self) -> float:
+        """Seconds since a counter was last increased, which the end of a stage does too."""
+        return time.monotonic() - self._counted
 
     def snapshot(self) -> dict[Metric, dict[tuple[str, ...], float]]:
         """A copy of all values, for another thread."""

@@ -77,6 +77,11 @@ class Settings(BaseSettings):
     request_timeout: float = Field(20.0, gt=0, description="seconds before a silent HTTP request is given up")
     request_attempts: int = Field(5, ge=1, le=20, description="tries of one HTTP request")
     silence_limit: float = Field(30.0, gt=0, description="seconds without an event before a worker is restarted")
+    stall_limit: float = Field(
+        900.0,
+        gt=0,
+        description="seconds that one step of a worker may take before the worker is restarted",
+    )
     start_limit: float = Field(60.0, gt=0, description="seconds within which a started worker must send an event")
     worker_attempts: int = Field(
         3, ge=1, le=20, description="starts of one worker in a row that may bring no day before its workflow fails"

@@ -235,9 +235,9 @@ class _Pace:
         await self.ports.bus.publish(self.job.topic, [message])
         # Beside the next day's work: on a slow network each question takes long. A late answer is a later offset.
         self.ends.append(asyncio.create_task(self._end()))
-        with self.ports.meter.stage("wait"):
-            pause = FIRST_PAUSE
-            while len(self.ends) > DAYS_AHEAD and not self.stop.is_set():
+        pause = FIRST_PAUSE
+        while len(self.ends) > DAYS_AHEAD and not self.stop.is_set():
+            with self.ports.meter.stage("wait"):
                 if await self._stored() >= await self.ends[0]:
                     self.ends.popleft()
                     pause = FIRST_PAUSE

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from resources.errors import Rejected
 from resources.launcher.port import Entrypoint, WorkerSpec
+from resources.metrics import Meter
 from streamforge_assets.workers.arango_connector import connect
 from streamforge_assets.workers.job import read_job
 from streamforge_assets.workers.loader_api_candles import load_candles
@@ -30,6 +33,7 @@ def in_process(ports: Ports) -> Entrypoint:
     async def run(spec: WorkerSpec) -> None:
         if spec.module not in WORKERS:
             raise Rejected(f"there is no worker called {spec.module!r}; there are {', '.join(WORKERS)}")
-        await run_worker(read_job(spec.environment), ports, WORKERS[spec.module])
+        # A worker that stands still is found by its own meter.
+        await run_worker(read_job(spec.environment), replace(ports, meter=Meter()), WORKERS[spec.module])
 
     return run

@@ -224,9 +224,19 @@ async def _carry_out(command: ControlMessage, reporter: Reporter) -> None:
 
 
 async def _beat(reporter: Reporter, settings: Settings) -> None:
+    """Say that the worker lives, for as long as its work does.
+
+    Raises Unavailable for work that stands still, such as a write to a disk that does not answer: the heartbeat
+    alone would keep it from being replaced for ever. Waiting for others is done in short steps, so it is none.
+    """
     while True:
         await asyncio.sleep(min(HEARTBEAT, settings.silence_limit / 3))
-        await reporter.send("loading", f"{reporter.records} records")
+        still = reporter.meter.standstill()
+        where = f"{still:.0f} s ({', '.join(reporter.meter.stages) or 'in no stage'})"
+        if still >= settings.stall_limit:
+            raise Unavailable(f"{reporter.job.telemetry_id} has stood still for {where}")
+        since = f", nothing new for {where}" if still >= settings.silence_limit else ""
+        await reporter.send("loading", f"{reporter.records} records{since}")
 
 
 async def _commands(commands: Subscription, job: Job, *, timeout: float) -> list[ControlMessage]:

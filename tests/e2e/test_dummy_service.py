@@ -133,6 +133,16 @@ def test_a_hanging_one_answers_nothing_and_only_kill_ends_it(service):
     assert running.process.poll() is None
 
 
+def test_one_whose_work_stands_still_answers_until_it_gives_itself_up(service):
+    limits = {"STREAMFORGE_STALL_LIMIT": "8", "STREAMFORGE_SILENCE_LIMIT": "1"}
+    running = service("--debug", "--simulate-loading", "--stall-after", "0.1", **limits)
+    running.line("its work stands still from now on")
+    assert producer("--queue-id", "dummy", "--command", "ping", "--expect-pong")[0] == 0
+    assert running.ended() == 1
+    assert "nothing new for" in running.said
+    assert "has stood still for" in running.said.splitlines()[-1]
+
+
 def test_a_slow_death_is_seen_as_not_ready(service):
     running = service("--debug", "--simulate-loading", "--slow-death", "600")
     running.process.send_signal(signal.SIGTERM)

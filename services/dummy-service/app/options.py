@@ -24,6 +24,7 @@ class Behaviour:
         error_rate: share of its batches that fail once and are repeated.
         fail_after: it reports an error and ends with exit code 1.
         hang_after: it stands still: no event, no answer, deaf to SIGTERM.
+        stall_after: its work stands still, while it goes on to report and to answer.
         slow_death: seconds that it takes to end once it is asked to.
     """
 
@@ -32,6 +33,7 @@ class Behaviour:
     error_rate: float
     fail_after: float | None
     hang_after: float | None
+    stall_after: float | None
     slow_death: float
 
 
@@ -66,7 +68,13 @@ def parse(words: Sequence[str]) -> Options:
         "TARGET": given.target,
     }
     behaviour = Behaviour(
-        given.rate, given.total, given.error_rate, given.fail_after, given.hang_after, given.slow_death
+        given.rate,
+        given.total,
+        given.error_rate,
+        given.fail_after,
+        given.hang_after,
+        given.stall_after,
+        given.slow_death,
     )
     job = read_job(environment)
     announced = bool(os.environ.get("TELEMETRY_ID"))
@@ -80,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--simulate-loading", action="store_true", help="work at once; else wait for a start command")
     add("--fail-after", type=_seconds, metavar="N", help="fail after N seconds of work")
     add("--hang-after", type=_seconds, metavar="N", help="stand still after N seconds of work")
+    add("--stall-after", type=_seconds, metavar="N", help="after N seconds of work report on, but do nothing")
     add("--slow-death", type=_seconds, metavar="N", default=0.0, help="take N seconds to end when asked to")
     add("--rate", type=_seconds, metavar="N", default=1000.0, help="records a second (default 1000)")
     add("--total", type=int, metavar="N", default=0, help="finish after N records; 0: never")

@@ -25,6 +25,9 @@ def pretend(behaviour: Behaviour) -> Work:
         while not reporter.stop.is_set():
             passed = time.monotonic() - began
             _meet_fate(behaviour, passed)
+            if behaviour.stall_after is not None and passed >= behaviour.stall_after:
+                log.warning("its work stands still from now on, as asked")
+                await asyncio.Event().wait()
             if random.random() < behaviour.error_rate:
                 ports.meter.add(RETRIES)
                 log.warning("a batch failed and is repeated, as asked")
