@@ -14,14 +14,14 @@ from functools import partial
 
 from resources.launcher.lifeline import STARTED_BY
 from tests.chaos.load import Load, Worker
-from tests.chaos.stage import START, Difference, Stage, data_topics, workflows
+from tests.chaos.stage import START, Difference, SlowNetwork, Stage, data_topics, workflows
 
 HEALED_IN = 15.0
 MEMORY = 400
 """MB that a worker may take."""
 
-ROUND_TRIPS_A_WORKFLOW, ROUND_TRIPS_A_DAY = 110, 20
-"""Round trips by which a slow network may lengthen a load, however long each of them takes."""
+ROUND_TRIPS_A_WORKFLOW, ROUND_TRIPS_A_DAY, TRADES_A_ROUND_TRIP = 110, 20, 10_000
+"""Round trips by which a slow network may lengthen a load, however long each takes. A page of trades takes one."""
 
 
 @dataclass
@@ -151,19 +151,11 @@ def healed(load: Load, worker: Worker) -> bool:
 
 def network_latency(stage: Stage) -> list[Finding]:
     """A quiet network for comparison, slow ones, and one that is slow, narrow, and cuts all connections."""
-    found = [conclude(Load(stage, stage.settings(), random.Random(3)), "network-latency", "nothing added")]
-    for round_trip, days in stage.size.slow_networks:
-        stage.weather.delay = round_trip / 2
-        try:
-            load = Load(stage, stage.settings(start_limit=180.0), random.Random(3), days=days)
-            slow = conclude(load, "network-latency", f"{round_trip * 1000:.0f} ms more a round trip")
-        finally:
-            stage.weather.delay = 0.0
-        waited = (slow.seconds - found[0].seconds * days / stage.size.days) / round_trip
-        slow.done += f", took {waited:.0f} of them more"
-        if waited > (limit := len(stage.symbols) * (ROUND_TRIPS_A_WORKFLOW + ROUND_TRIPS_A_DAY * days)):
-            slow.complaints.append(f"more than {limit} round trips")
-        found.append(slow)
+    quiet = conclude(Load(stage, stage.settings(), random.Random(3)), "network-latency", "nothing added")
+    found = [quiet]
+    for network in stage.size.slow_networks:
+        with stage.busier(network.days, network.busier) as busier:
+            found.append(_slow_network(busier, network, quiet))
     chance = random.Random(4)
     cuts = 0
     load = Load(stage, stage.settings(start_limit=180.0), chance)
@@ -178,6 +170,24 @@ def network_latency(stage: Stage) -> list[Finding]:
         stage.weather.rate, stage.weather.delay = None, 0.0
     found.append(conclude(load, "network-latency", f"50-500 ms, 4 MB/s a connection, {cuts} times all cut"))
     return found
+
+
+def _slow_network(stage: Stage, network: SlowNetwork, quiet: Finding) -> Finding:
+    stage.weather.delay = network.round_trip / 2
+    try:
+        load = Load(stage, stage.settings(start_limit=180.0), random.Random(3))
+        done = f"{network.round_trip * 1000:.0f} ms more a round trip"
+        slow = conclude(load, "network-latency", f"{done}, {network.days} days")
+    finally:
+        stage.weather.delay = 0.0
+    usual = quiet.seconds * slow.difference.rows / max(quiet.difference.rows, 1)
+    waited = (slow.seconds - usual) / network.round_trip
+    slow.done += f", took {waited:.0f} of them more"
+    each = ROUND_TRIPS_A_WORKFLOW + ROUND_TRIPS_A_DAY * network.days
+    limit = len(stage.symbols) * each + slow.difference.rows // TRADES_A_ROUND_TRIP
+    if waited > limit:
+        slow.complaints.append(f"more than {limit} round trips")
+    return slow
 
 
 def kafka_broker_failure(stage: Stage) -> list[Finding]:

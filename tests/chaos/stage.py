@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -31,6 +31,19 @@ HELD_BACK = 8.0
 
 
 @dataclass(frozen=True)
+class SlowNetwork:
+    """A network that adds `round_trip` seconds to a request and its answer.
+
+    The slower it is, the fewer days are loaded over it, because they come one after another. Each of them has
+    `busier` times the trades.
+    """
+
+    round_trip: float
+    days: int
+    busier: int
+
+
+@dataclass(frozen=True)
 class Size:
     """How much an experiment loads, and how much is done to it.
 
@@ -41,7 +54,7 @@ class Size:
         pause: seconds between two kills, at most.
         slow: seconds by which each archive file is late, so that a small load lasts long enough to be struck.
         away: seconds that brokers are away.
-        slow_networks: seconds that the network adds to a request and its answer, and days loaded over it.
+        slow_networks: the networks of the latency experiment.
     """
 
     scale: float
@@ -50,14 +63,16 @@ class Size:
     pause: float
     slow: float
     away: float
-    slow_networks: tuple[tuple[float, int], ...]
+    slow_networks: tuple[SlowNetwork, ...]
 
     @property
     def end(self) -> date:
         return START + timedelta(days=self.days)
 
 
-SHORT = Size(scale=0.1, days=4, kills=3, pause=1.0, slow=0.4, away=3.0, slow_networks=((0.1, 2),))
+SHORT = Size(
+    scale=0.1, days=4, kills=3, pause=1.0, slow=0.4, away=3.0, slow_networks=(SlowNetwork(0.1, days=2, busier=2),)
+)
 FULL = Size(
     scale=3.0,
     days=30,
@@ -65,7 +80,7 @@ FULL = Size(
     pause=1.0,
     slow=0.0,
     away=30.0,
-    slow_networks=((0.05, 30), (0.5, 10), (2.0, 2)),
+    slow_networks=(SlowNetwork(0.05, 30, 1), SlowNetwork(0.5, 10, 3), SlowNetwork(2.0, 2, 15)),
 )
 
 
@@ -96,6 +111,16 @@ class Stage:
     weather: Weather
     portal: BlockingPortal
     _homes: int = field(default=0)
+
+    @contextlib.contextmanager
+    def busier(self, days: int, times: int) -> Iterator[Stage]:
+        """The same brokers and network, with an exchange of so many days and so many times the trades of each."""
+        folder = self.folder / f"{times}-times-busier"
+        size = replace(self.size, days=days, scale=self.size.scale * times)
+        with _exchange(folder, size, self.portal) as exchange:
+            stage = replace(self, folder=folder, size=size, exchange=exchange)
+            stage.make_archive()
+            yield stage
 
     @property
     def symbols(self) -> list[str]:
@@ -197,13 +222,12 @@ def data_topics(settings: Settings) -> set[str]:
 @contextlib.contextmanager
 def open_stage(folder: Path, size: Size, *, brokers: int = 3) -> Iterator[Stage]:
     """Start everything. In the main thread: the brokers end with the thread that started them."""
-    config = SimulatorConfig(symbols=3, seed=11, trades_scale=size.scale, first_day=date(2024, 7, 1))
     weather = Weather()
     doors = free_ports(brokers)
     with (
         Kafka(folder / "kafka", brokers, advertised=doors) as kafka,
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(SimulatedExchange(config, folder / "exchange")) as exchange,
+        _exchange(folder, size, portal) as exchange,
         contextlib.ExitStack() as stack,
     ):
         proxies = [
@@ -214,3 +238,10 @@ def open_stage(folder: Path, size: Size, *, brokers: int = 3) -> Iterator[Stage]
         stage.make_archive()
         stage.hold_back(None)
         yield stage
+
+
+def _exchange(
+    folder: Path, size: Size, portal: BlockingPortal
+) -> contextlib.AbstractContextManager[SimulatedExchange]:
+    config = SimulatorConfig(symbols=3, seed=11, trades_scale=size.scale, first_day=date(2024, 7, 1))
+    return portal.wrap_async_context_manager(SimulatedExchange(config, folder / "exchange"))
