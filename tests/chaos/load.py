@@ -19,7 +19,7 @@ from resources.settings import Settings
 from streamforge_assets.workflow.states import Workflow
 from tests.chaos.stage import START, Stage, workflows
 
-DEADLINE = 1200.0
+DEADLINE = 3600.0
 LOOK = 0.05
 
 
