@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,7 +20,10 @@ from resources.errors import Rejected, StreamForgeError
 
 T = TypeVar("T")
 
+logger = logging.getLogger("streamforge.bus")
+
 _POLL: Final = 0.05
+_EXPIRE_EVERY: Final = 3600.0
 _open_buses: set[EmbeddedBus] = set()
 _open_buses_lock = threading.Lock()
 
@@ -34,6 +39,8 @@ class EmbeddedBus(Bus):
     one's `receive` and `commit` then raise Rejected. So nothing has to expire after a crash. The same happens
     to the subscriptions of a topic that is deleted; a topic of that name starts anew at offset 0.
 
+    Messages go with their age, as docs/topics.md says, while any process has the bus open.
+
     A call that is cancelled has happened whole or not at all. Other processes learn of a message within about
     50 ms, buses in this process at once.
 
@@ -47,7 +54,7 @@ class EmbeddedBus(Bus):
         self._patience = patience
         self._writer: _Worker | None = None
         self._reader: _Worker | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news: dict[str, asyncio.Event] = {}
         self._awaited = asyncio.Event()
@@ -63,23 +70,27 @@ class EmbeddedBus(Bus):
             raise
         self._writer = writer
         self._loop = asyncio.get_running_loop()
-        self._watch = asyncio.create_task(self._watch_other_processes(self._reader))
+        self._tasks = (
+            asyncio.create_task(self._watch_other_processes(self._reader)),
+            asyncio.create_task(self._expire(writer)),
+        )
         with _open_buses_lock:
             _open_buses.add(self)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        writer, reader, watch = self._writer, self._reader, self._watch
-        self._writer = self._reader = self._watch = None
+        writer, reader, tasks = self._writer, self._reader, self._tasks
+        self._writer = self._reader = None
         with _open_buses_lock:
             _open_buses.discard(self)
         self._tell_all()
-        if writer is None or reader is None or watch is None:
+        if writer is None or reader is None:
             return
-        watch.cancel()
+        for task in tasks:
+            task.cancel()
         # All are told to end before the first wait, so that a cancelled close still closes.
         reading = reader.end()
-        await asyncio.gather(asyncio.shield(asyncio.wrap_future(writer.end(after=reading))), asyncio.wait([watch]))
+        await asyncio.gather(asyncio.shield(asyncio.wrap_future(writer.end(after=reading))), asyncio.wait(tasks))
 
     async def publish(self, topic: str, batch: Sequence[Message]) -> None:
         """Append `batch` to `topic` in order; all of it or nothing. Durable on return."""
@@ -180,6 +191,19 @@ class EmbeddedBus(Bus):
                 self._tell_all()
             seen = changes
             await asyncio.sleep(_POLL)
+
+    async def _expire(self, writer: _Worker) -> None:
+        """Let old messages go, now and then: step by step, as `delete` does."""
+        while True:
+            try:
+                expired = False
+                while await writer.do(lambda log: log.expire(time.time())):
+                    expired = True
+                while expired and await writer.do(LogFile.sweep):
+                    pass
+            except StreamForgeError as error:
+                logger.warning("old messages of the event bus could not be removed, and are later: %s", error)
+            await asyncio.sleep(_EXPIRE_EVERY)
 
 
 class _EmbeddedSubscription(Subscription):

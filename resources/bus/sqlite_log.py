@@ -11,43 +11,24 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
+from resources.bus import sqlite_sweep
 from resources.bus.port import Delivery, Message, Start, TakenOver
 from resources.bus.sqlite_errors import LogErrors, code_of
+from resources.bus.sqlite_schema import FORMAT, PAGE, SCHEMA, TOPIC_ROOM, row_id
 from resources.bus.value_files import LARGE, ValueFiles, ValuePlace, ValueReader
 from resources.errors import Rejected
 
 BATCH_BYTES: Final = 8_000_000
 """About how much one read returns; it always returns at least one message."""
 
-_FORMAT: Final = 2
-_OFFSET_BITS: Final = 40
-_TOPIC_ROOM: Final = 1 << _OFFSET_BITS
-_PAGE: Final = 16_384
 _WAL_PAGES: Final = 2_000
-_SPARE_PAGES: Final = 128 * 1024 * 1024 // _PAGE
-_SWEEP_MESSAGES: Final = 200
-_SWEEP_PAGES: Final = 512
-
-_SCHEMA: Final = """
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS topics (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, next_offset INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE IF NOT EXISTS messages (
-    id INTEGER PRIMARY KEY, timestamp REAL NOT NULL, key TEXT NOT NULL, headers TEXT, value BLOB,
-    position INTEGER, size INTEGER, checksum INTEGER);
-CREATE TABLE IF NOT EXISTS groups (
-    topic TEXT NOT NULL, name TEXT NOT NULL, holder TEXT NOT NULL, position INTEGER,
-    PRIMARY KEY (topic, name)) WITHOUT ROWID;
-PRAGMA user_version = 2;
-COMMIT;
-"""
 
 
 class _Turn:
@@ -77,6 +58,10 @@ class Extent(NamedTuple):
     id: int
     first: int
     end: int
+
+
+class _ValueLost(Rejected):
+    """A value's bytes are not those that were written."""
 
 
 class LogFile:
@@ -125,7 +110,7 @@ class LogFile:
     def _rows(self, batch: Sequence[Message], topic_id: int, first: int) -> Iterator[tuple[object, ...]]:
         now = time.time()
         with self._values.appending(topic_id) as file:
-            for number, message in enumerate(batch, _row_id(topic_id, first)):
+            for number, message in enumerate(batch, row_id(topic_id, first)):
                 headers = json.dumps(dict(message.headers)) if message.headers else None
                 if len(message.value) < LARGE:
                     yield number, now, message.key, headers, message.value, None, None, None
@@ -165,25 +150,37 @@ class LogFile:
 
     def read(self, place: Place, position: int, limit: int) -> list[Delivery]:
         """Return the messages from `position` on. Raises Rejected when the place is lost."""
-        with self._snapshot() as db:
+
+        def look(db: sqlite3.Connection) -> list[Delivery]:
             self._check(place)
             topic_id = self._id(place.topic)
             if topic_id is None:
                 return []
-            try:
-                return self._deliveries(db, place.topic, topic_id, (position, _TOPIC_ROOM), limit)
-            except FileNotFoundError as error:
-                raise _deleted(place.topic, place.group) from error
+            return self._deliveries(db, place.topic, topic_id, (position, TOPIC_ROOM), limit)
+
+        return self._look(look, place.topic, place.group)
 
     def read_between(self, topic: Extent, start: int, limit: int) -> list[Delivery]:
         """Return messages of `topic` from `start` up to its end then. Raises Rejected if it was deleted since."""
-        with self._snapshot() as db:
+
+        def look(db: sqlite3.Connection) -> list[Delivery]:
             if self._id(topic.name) != topic.id:
                 raise _deleted(topic.name, "a replay")
+            return self._deliveries(db, topic.name, topic.id, (start, topic.end), limit)
+
+        return self._look(look, topic.name, "a replay")
+
+    def _look(
+        self, look: Callable[[sqlite3.Connection], list[Delivery]], topic: str, reader: str
+    ) -> list[Delivery]:
+        """Look for messages; twice where a value is gone: its message may have been removed meanwhile."""
+        with self._snapshot() as db, suppress(FileNotFoundError, _ValueLost):
+            return look(db)
+        with self._snapshot() as db:
             try:
-                return self._deliveries(db, topic.name, topic.id, (start, topic.end), limit)
+                return look(db)
             except FileNotFoundError as error:
-                raise _deleted(topic.name, "a replay") from error
+                raise _deleted(topic, reader) from error
 
     def extent(self, topic: str) -> Extent | None:
         """Where the topic begins and ends now; None without a topic."""
@@ -194,14 +191,14 @@ class LogFile:
             end = self._end(topic) or 0
             (first,) = db.execute(
                 "SELECT min(id) FROM messages WHERE id >= ? AND id < ?",
-                (_row_id(topic_id, 0), _row_id(topic_id + 1, 0)),
+                (row_id(topic_id, 0), row_id(topic_id + 1, 0)),
             ).fetchone()
-            return Extent(topic, topic_id, end if first is None else first - _row_id(topic_id, 0), end)
+            return Extent(topic, topic_id, end if first is None else first - row_id(topic_id, 0), end)
 
     def _deliveries(
         self, db: sqlite3.Connection, topic: str, topic_id: int, between: tuple[int, int], limit: int
     ) -> list[Delivery]:
-        base = _row_id(topic_id, 0)
+        base = row_id(topic_id, 0)
         rows = db.execute(
             "SELECT id, timestamp, key, headers, value, position, size, checksum FROM messages"
             " WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
@@ -216,7 +213,7 @@ class LogFile:
         for number, timestamp, key, headers, inline, *where in rows:
             value = inline if inline is not None else file.read(ValuePlace(*where))
             if value is None:
-                raise Rejected(
+                raise _ValueLost(
                     f"message {number - base} of {topic} was lost, as when the machine loses power; collect"
                     f" again, and move {self._path} away if that does not help"
                 )
@@ -262,24 +259,20 @@ class LogFile:
     def sweep(self) -> bool:
         """Free a little of what dropped topics left, and return whether there may be more."""
         with self._transaction() as db:
-            dropped = db.execute("SELECT id FROM topics WHERE name IS NULL LIMIT 1").fetchone()
-            if dropped is not None:
-                removed = db.execute(
-                    "DELETE FROM messages WHERE id IN"
-                    " (SELECT id FROM messages WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)",
-                    (_row_id(dropped[0], 0), _row_id(dropped[0] + 1, 0), _SWEEP_MESSAGES),
-                ).rowcount
-                if removed < _SWEEP_MESSAGES:
-                    self._values.drop(dropped[0])
-                    db.execute("DELETE FROM topics WHERE id = ?", dropped)
+            if sqlite_sweep.free_dropped(db, self._values):
                 return True
         with self._writing():
-            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
-            surplus = min(free - _SPARE_PAGES, _SWEEP_PAGES)
-            if surplus > 0:
-                # execute() would stop at the first of its many steps, one page.
-                self._db.executescript(f"PRAGMA incremental_vacuum({surplus})")
-            return bool(surplus > 0)
+            return sqlite_sweep.give_back(self._db)
+
+    def expire(self, now: float) -> bool:
+        """Remove a little of what topics no longer keep at `now`, and return whether there was any."""
+        with self._snapshot() as db:
+            expiry = sqlite_sweep.find_expired(db, now)
+        if expiry is None:
+            return False
+        with self._transaction() as db:
+            sqlite_sweep.expire(db, self._values, expiry)
+        return True
 
     def _prepare(self) -> None:
         deadline = time.monotonic() + self._patience
@@ -297,24 +290,24 @@ class LogFile:
 
     def _configure(self) -> None:
         db = self._db
-        db.execute(f"PRAGMA page_size = {_PAGE}")
+        db.execute(f"PRAGMA page_size = {PAGE}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        db.execute(f"PRAGMA journal_size_limit = {2 * _WAL_PAGES * _PAGE}")
+        db.execute(f"PRAGMA journal_size_limit = {2 * _WAL_PAGES * PAGE}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             try:
-                db.executescript(_SCHEMA)
+                db.executescript(SCHEMA)
             except sqlite3.Error:
                 if db.in_transaction:
                     db.rollback()
                 raise
-        elif version != _FORMAT:
+        elif version != FORMAT:
             raise Rejected(
                 f"{self._path} was written by another version of StreamForge (format {version}, this one reads"
-                f" {_FORMAT}); move it away and collect again"
+                f" {FORMAT}); move it away and collect again"
             )
 
     def _end(self, topic: str) -> int | None:
@@ -378,7 +371,3 @@ class LogFile:
 
 def _deleted(topic: str, reader: str) -> Rejected:
     return Rejected(f"the topic {topic} was deleted while {reader} read it; subscribe again")
-
-
-def _row_id(topic_id: int, offset: int) -> int:
-    return (topic_id << _OFFSET_BITS) + offset

@@ -100,7 +100,7 @@ async def test_deleted_topics_give_their_room_back(tmp_path: Path) -> None:
 
 
 async def test_a_large_surplus_is_given_back_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resources.bus.sqlite_log._SPARE_PAGES", 100)
+    monkeypatch.setattr("resources.bus.sqlite_sweep._SPARE_PAGES", 100)
     path = tmp_path / "bus"
     async with EmbeddedBus(path) as bus:
         await bus.publish("kept", [Message(b"1")])
