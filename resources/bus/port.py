@@ -37,10 +37,17 @@ class Delivery(NamedTuple):
 
 
 class TakenOver(Rejected):
-    """A subscription has lost its group's place to a later one of the same group."""
+    """A subscription has lost its group's place to a later one of the same group.
 
-    def __init__(self, group: str, topic: str) -> None:
-        super().__init__(f"another subscription of {group} to {topic} has taken over; this one must end")
+    Args:
+        group: whose place it was.
+        topic: in which.
+        otherwise: what else may have taken the place, where the bus cannot tell.
+    """
+
+    def __init__(self, group: str, topic: str, otherwise: str = "") -> None:
+        also = f", or {otherwise}" if otherwise else ""
+        super().__init__(f"another subscription of {group} to {topic} has taken over{also}; this one must end")
 
 
 class Subscription(Protocol):

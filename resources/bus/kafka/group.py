@@ -132,7 +132,8 @@ class Membership:
             raise
 
     def _lost(self) -> TakenOver:
-        return TakenOver(self._group, self._topic)
+        # The brokers answer both with "unknown member".
+        return TakenOver(self._group, self._topic, f"the brokers have not heard of this one for {SESSION:g} s")
 
 
 async def committed(cluster: Cluster, group: str, topic: Topic) -> dict[int, int]:
