@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from datetime import UTC, date, datetime
 
 import pytest
@@ -14,6 +15,7 @@ from resources.exchange import open_exchange
 from resources.launcher import open_launcher
 from resources.messages import CONTROL_TOPIC, EVENTS_TOPIC, decode_control
 from resources.store import open_store
+from resources.store.lake import LakeIngest
 from sensors.healing_plan import lost
 from sensors.self_healing import end_workflow
 from streamforge_assets.workers import loader
@@ -97,6 +99,28 @@ async def test_a_worker_that_falls_silent_is_replaced_and_the_result_is_the_trut
         assert document["state"] == "finished"
         assert document["attempts"][module] == len(starts) == 2
         assert len(await store.ledger("trades", SYMBOL)) == 3
+    rows = await stored_rows(settings, "trades", SYMBOL, START, END)
+    assert_same(rows, true_rows(exchange, "trades", SYMBOL, START, END))
+
+
+async def test_a_worker_whose_disk_does_not_answer_is_replaced_though_its_heart_beats(
+    settings, exchange, monkeypatch
+):
+    settings = settings.model_copy(update={"silence_limit": 3.0, "stall_limit": 2.0})
+    commits, commit = [], LakeIngest.commit
+
+    async def hangs_once(self):
+        commits.append(1)
+        if len(commits) == 2:
+            await asyncio.Event().wait()
+        return await commit(self)
+
+    monkeypatch.setattr(LakeIngest, "commit", hangs_once)
+    async with coordinator(settings, lambda entrypoint, store: entrypoint) as (made, _):
+        outcome = await made.collect(TRADES, SYMBOL, START, END)
+    (incident,) = outcome.workflow.history
+    assert re.search(r"arango-connector__\w+ has stood still for \d s \(commit\)", incident.cause)
+    assert incident.healed_in is not None
     rows = await stored_rows(settings, "trades", SYMBOL, START, END)
     assert_same(rows, true_rows(exchange, "trades", SYMBOL, START, END))
 
