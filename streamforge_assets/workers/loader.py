@@ -180,8 +180,7 @@ async def _days(
                 return
             partition, fetched = waiting.popleft()
             try:
-                with ports.meter.stage("fetch"):
-                    await fetched.ready()
+                await fetched.ready()
                 before = known.get(partition.day - DAY)
                 previous = before.last_position if before and before.complete else None
                 yield Day(partition, fetched.file, fetched.problem, job, ports, previous)
@@ -199,6 +198,7 @@ class _File:
         self.file: ArchiveFile | None = None
         self.problem = ""
         self._partition = partition
+        self._meter = ports.meter
         self._stack = contextlib.AsyncExitStack()
         self._opening = ports.exchange.archive_file(job.dataset, partition.symbol, partition.day)
         self._task = asyncio.ensure_future(self._fetch())
@@ -212,7 +212,15 @@ class _File:
             log.warning("%s: the archive's file cannot be used: %s", self._partition, error)
 
     async def ready(self) -> None:
-        await asyncio.shield(self._task)
+        """Wait until it is there, or cannot be had.
+
+        In short steps, because a large file on a slow line is no standstill: the exchange's client has its own
+        limits for a server that falls silent.
+        """
+        while not self._task.done():
+            with self._meter.stage("fetch"):
+                await asyncio.wait([self._task], timeout=LONGEST_PAUSE)
+        await self._task
 
     async def close(self) -> None:
         self._task.cancel()
