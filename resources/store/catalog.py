@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ CREATE TABLE IF NOT EXISTS documents (
 """
 
 
+@dataclass
+class _Connection:
+    """One connection, and the lock of whoever uses it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    opened: sqlite3.Connection | None = None
+
+
 class Catalog:
     """Ledger entries and JSON documents, durable when a call returns. Safe to use from several threads.
 
@@ -38,29 +47,30 @@ class Catalog:
     def __init__(self, path: Path, *, patience: float = 30.0) -> None:
         self._path = path
         self._patience = patience
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        # A write may wait for another process for as long as patience lasts; no read may have to wait with it.
+        self._writer = _Connection()
+        self._reader = _Connection()
 
     def open(self) -> None:
         """Connect, and make the tables if they are not there."""
         with _sqlite_errors(self._path):
-            connection = sqlite3.connect(
-                self._path, timeout=self._patience, isolation_level=None, check_same_thread=False
-            )
+            connection = self._connect()
             try:
                 _write_ahead(connection, self._patience)
                 connection.executescript(_TABLES)
+                self._reader.opened = self._connect()
             except BaseException:
                 connection.close()
                 raise
-            self._connection = connection
+            self._writer.opened = connection
 
     def close(self) -> None:
         """Disconnect. Harmless when repeated."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        for one in (self._reader, self._writer):
+            with one.lock:
+                if one.opened is not None:
+                    one.opened.close()
+                    one.opened = None
 
     def put_entries(self, entries: Iterable[LedgerEntry]) -> None:
         """Write ledger entries, all or none."""
@@ -112,8 +122,7 @@ class Catalog:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _sqlite_errors(self._path):
-            connection = self._open_connection()
+        with self._using(self._writer) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -125,13 +134,18 @@ class Catalog:
                 raise
 
     def _query(self, sql: str, values: tuple[str | None, ...]) -> list[tuple[str, ...]]:
-        with self._lock, _sqlite_errors(self._path):
-            return self._open_connection().execute(sql, values).fetchall()
+        with self._using(self._reader) as connection:
+            return connection.execute(sql, values).fetchall()
 
-    def _open_connection(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise Unavailable(f"the store at {self._path.parent} is closed; open it first")
-        return self._connection
+    @contextmanager
+    def _using(self, one: _Connection) -> Iterator[sqlite3.Connection]:
+        with one.lock, _sqlite_errors(self._path):
+            if one.opened is None:
+                raise Unavailable(f"the store at {self._path.parent} is closed; open it first")
+            yield one.opened
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=self._patience, isolation_level=None, check_same_thread=False)
 
 
 def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:

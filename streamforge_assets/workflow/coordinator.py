@@ -141,7 +141,8 @@ class _Run:
         self._seats = [self._connector, self._loader]
         self._failures: dict[date, str] = {}
         self._healing: dict[str, list[tuple[str, float]]] = {}  # by successor: who was replaced, noticed when
-        self._looked = self._saved = self._asked = 0.0
+        self._looked = self._shown = self._asked = 0.0
+        self._showing: asyncio.Task[None] | None = None
         self._job = Job(
             queue_id=workflow.queue_id,
             target="",
@@ -159,9 +160,20 @@ class _Run:
         attempts = {seat.module: seat.attempt for seat in self._seats}
         records = self._connector.records
         self.workflow = self.workflow.moved(state=state, attempts=attempts, records=records, **changes)
-        self._saved = time.monotonic()
         document = self.workflow.model_dump(mode="json")
         await self._owner.store.put_document(WORKFLOWS, self.workflow.queue_id, document)
+
+    def _show(self) -> None:
+        """Show in the document that all goes on, beside the work: whoever hangs may hold up the store as well."""
+        if self._showing is None or self._showing.done():
+            self._shown = time.monotonic()
+            self._showing = asyncio.create_task(self._save_running())
+
+    async def _save_running(self) -> None:
+        try:
+            await self.save("running")
+        except StreamForgeError as error:
+            log.warning("%s: its state cannot be shown, and is later: %s", self.workflow.queue_id, error)
 
     async def end(self, state: State, message: str) -> None:
         """Stop what still runs, drop the data topic unless the workflow failed, write the last state.
@@ -177,6 +189,8 @@ class _Run:
         if state != "failed":
             await tell_workers_to_stop(self._owner.bus, self.workflow)
             await self._owner.bus.delete(self._topic)
+        if self._showing is not None:
+            await asyncio.wait([self._showing])
         document = await self._owner.store.document(WORKFLOWS, self.workflow.queue_id)
         if document is None or document["state"] not in OVER:
             await self.save(state, message=message)
@@ -222,8 +236,8 @@ class _Run:
         for seat in self._seats:
             seat.see(states.get(seat.telemetry_id), now=now)
         await self._obey()
-        if now - self._saved >= SHOW:
-            await self.save("running")
+        if now - self._shown >= SHOW:
+            self._show()
 
     async def _obey(self) -> None:
         wish = await self._owner.store.document(STOP_REQUESTS, self.workflow.queue_id)
@@ -301,10 +315,12 @@ class _Run:
         cause = seat.cause(now=now, silence_limit=policy.silence_limit(seat.status))
         log.warning("%s: %s %s: %s", self.workflow.queue_id, seat.telemetry_id, verdict, cause)
         incident = Incident(at=datetime.now(UTC), worker=seat.telemetry_id, attempt=seat.attempt, cause=cause)
-        await self.save("running", history=(*self.workflow.history, incident))
-        # Raises when the worker cannot be proven gone: two of one kind must never work at once.
+        self.workflow = self.workflow.moved(history=(*self.workflow.history, incident))
+        # Before anything is written, because the worker may hold a lock of the store. Raises when the worker
+        # cannot be proven gone: two of one kind must never work at once.
         silent = not seat.health(now=now).failed
         await self._owner.launcher.stop(seat.telemetry_id, grace=SILENT_GRACE if silent else STOP_GRACE)
+        self._show()
         if verdict == "give up":
             times = f" (started {seat.tries} times)" if seat.tries > 1 else ""
             raise WorkflowFailed(f"{seat.target} failed{times}: {cause}")

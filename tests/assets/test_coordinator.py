@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import sqlite3
 from datetime import UTC, date, datetime
 
 import pytest
@@ -77,6 +78,13 @@ async def falls_silent_half_way(entrypoint, spec, store):
     await asyncio.Event().wait()
 
 
+async def holds_up_the_store(entrypoint, spec, store):
+    """The worker is frozen in the middle of a write: the lock is its own until it is gone."""
+    with contextlib.closing(sqlite3.connect(store._root / "ledger.sqlite", isolation_level=None)) as ledger:
+        ledger.execute("BEGIN IMMEDIATE")
+        await asyncio.Event().wait()
+
+
 async def fails(entrypoint, spec, store):
     raise Unavailable("the disk is on fire")
 
@@ -85,7 +93,7 @@ MODULES = ("loader_api_trades", "arango_connector")
 
 
 @pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("harm", [never_starts, falls_silent_half_way])
+@pytest.mark.parametrize("harm", [never_starts, falls_silent_half_way, holds_up_the_store])
 async def test_a_worker_that_falls_silent_is_replaced_and_the_result_is_the_truth(
     settings, exchange, module, harm, monkeypatch
 ):

@@ -96,16 +96,22 @@ def hang(stage: Stage) -> list[Finding]:
 
 
 def _hang(stage: Stage, target: str) -> Finding:
-    settings = stage.settings(silence_limit=3.0, start_limit=20.0)
+    settings = stage.settings(silence_limit=8.0, start_limit=20.0)
     stage.hold_back(START + timedelta(days=2))
     load = Load(stage, settings, random.Random(2))
     load.wait_for(lambda: load.stored() >= 1, "a first day")
     worker = load.pick(lambda one: one.seat[1] == target)
     load.wait_for(lambda: says(load, worker, "works on", 1), "the worker's start")
-    load.strike(worker, signal.SIGSTOP)  # before its double begins: it would give way to it, and so never hang
+    worker.process.suspend()  # before its double begins: it would give way to it, and so never hang
     zombie = double(load, worker)
+
+    def begun() -> bool:
+        # One that comes up after the worker's silence was noticed is told to end before it works.
+        return says(load, worker, "works on", 2) or zombie.poll() is not None
+
     try:
-        load.wait_for(lambda: says(load, worker, "works on", 2), "the double's start")
+        load.wait_for(begun, "the double's start")
+        load.strike(worker, signal.SIGSTOP)
         zombie.send_signal(signal.SIGSTOP)
         stage.hold_back(None)
         load.wait_for(lambda: healed(load, worker), "the healing")

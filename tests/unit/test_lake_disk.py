@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import filelock
@@ -234,3 +236,18 @@ async def test_the_event_loop_stays_awake_while_a_partition_is_sorted(tmp_path: 
         await put(store, *pages)
         beat.cancel()
     assert longest < 0.5
+
+
+async def test_documents_are_read_while_a_write_waits_for_another_process(tmp_path: Path) -> None:
+    async with LakeStore(tmp_path) as store:
+        await store.put_document("c", "k", {"turn": 1})
+        with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(store.put_document("c", "k", {"turn": 2}))
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(5):
+                assert await store.document("c", "k") == {"turn": 1}
+            assert not writing.done()
+            other.execute("ROLLBACK")
+        await writing
+        assert await store.document("c", "k") == {"turn": 2}
