@@ -295,7 +295,10 @@ class _Run:
             return
         for worker, noticed in self._healing.pop(event.producer, ()):
             self.workflow = self.workflow.healed(worker, now - noticed)
-        if event.partition and (event.model_extra or {}).get("failed"):
+        extra = event.model_extra or {}
+        if event.partition and not extra.get("stored"):
+            self._loader.tries = 1  # the connector tells of the day, but the loader has brought it
+        if event.partition and extra.get("failed"):
             self._failures[event.partition] = event.message
 
     async def _heal(self, seat: Seat) -> None:

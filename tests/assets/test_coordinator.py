@@ -14,7 +14,7 @@ from resources.datasets import TRADES, Partition
 from resources.errors import Rejected, Unavailable
 from resources.exchange import open_exchange
 from resources.launcher import open_launcher
-from resources.messages import CONTROL_TOPIC, EVENTS_TOPIC, decode_control
+from resources.messages import CONTROL_TOPIC, EVENTS_TOPIC, decode_control, decode_event
 from resources.store import open_store
 from resources.store.lake import LakeIngest
 from sensors.healing_plan import lost
@@ -129,6 +129,40 @@ async def test_a_worker_whose_disk_does_not_answer_is_replaced_though_its_heart_
     (incident,) = outcome.workflow.history
     assert re.search(r"arango-connector__\w+ has stood still for \d s \(commit\)", incident.cause)
     assert incident.healed_in is not None
+    rows = await stored_rows(settings, "trades", SYMBOL, START, END)
+    assert_same(rows, true_rows(exchange, "trades", SYMBOL, START, END))
+
+
+async def days_told(settings):
+    """How many days connectors have told of."""
+    async with open_bus(settings) as bus, bus.replay(EVENTS_TOPIC, {}) as replay:
+        said = [decode_event(one.message.value) for one in await replay.receive(limit=5000)]
+    return sum(one.partition is not None and one.producer.startswith("arango") for one in said)
+
+
+async def test_a_loader_that_dies_again_and_again_is_replaced_while_it_brings_days(
+    settings, exchange, monkeypatch
+):
+    async def dies_after_a_day(entrypoint, spec, store):
+        told = await days_told(settings)
+        work = asyncio.ensure_future(entrypoint(spec))
+        while await days_told(settings) == told:
+            await asyncio.sleep(0.01)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+    publish = loader._Pace.publish
+
+    async def with_a_rest(self, message):
+        await publish(self, message)
+        await asyncio.sleep(2.0)  # in which it dies
+
+    monkeypatch.setattr(loader._Pace, "publish", with_a_rest)
+    settings = settings.model_copy(update={"worker_attempts": 2})
+    wrap, starts = broken("loader_api_trades", 2, dies_after_a_day)
+    async with coordinator(settings, wrap) as (made, _):
+        outcome = await made.collect(TRADES, SYMBOL, START, END)
+    assert len(outcome.workflow.history) == len(starts) - 1 == 2
     rows = await stored_rows(settings, "trades", SYMBOL, START, END)
     assert_same(rows, true_rows(exchange, "trades", SYMBOL, START, END))
 
