@@ -126,7 +126,7 @@ def _stalled(stage: Stage) -> Result:
     finally:
         connector.process.send_signal(signal.SIGCONT)
     load.finish()
-    found = stage.difference(settings, load.symbols, load.end)
+    found = stage.difference(settings, load.symbols)
     if (found.lost, found.twice, found.wrong) != (0, 0, 0):
         raise RuntimeError(f"the store is not the truth: {found}")
     megabytes = most / 2**20

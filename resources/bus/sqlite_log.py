@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from resources.bus import sqlite_sweep
 from resources.bus.port import Delivery, Message, Start, TakenOver
 from resources.bus.sqlite_errors import LogErrors, code_of
-from resources.bus.sqlite_schema import FORMAT, PAGE, SCHEMA, TOPIC_ROOM, row_id
+from resources.bus.sqlite_schema import FORMAT, PAGE, SCHEMA, TOPIC_ROOM, row_id, rows_of
 from resources.bus.value_files import LARGE, ValueFiles, ValuePlace, ValueReader
 from resources.errors import Rejected
 
@@ -191,7 +191,7 @@ class LogFile:
             end = self._end(topic) or 0
             (first,) = db.execute(
                 "SELECT min(id) FROM messages WHERE id >= ? AND id < ?",
-                (row_id(topic_id, 0), row_id(topic_id + 1, 0)),
+                rows_of(topic_id),
             ).fetchone()
             return Extent(topic, topic_id, end if first is None else first - row_id(topic_id, 0), end)
 

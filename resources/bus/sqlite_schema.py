@@ -29,3 +29,8 @@ COMMIT;
 def row_id(topic_id: int, offset: int) -> int:
     """The id of a message's row: its topic's id and its offset in one number."""
     return topic_id * TOPIC_ROOM + offset
+
+
+def rows_of(topic_id: int) -> tuple[int, int]:
+    """Between which ids a topic's rows lie, the second one excluded."""
+    return row_id(topic_id, 0), row_id(topic_id + 1, 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final, NamedTuple
 
-from resources.bus.sqlite_schema import PAGE, row_id
+from resources.bus.sqlite_schema import PAGE, rows_of
 from resources.bus.topics import topic_rule
 from resources.bus.value_files import ValueFiles
 
@@ -29,7 +29,7 @@ def find_expired(db: sqlite3.Connection, now: float) -> Expiry | None:
     for topic_id, name in db.execute("SELECT id, name FROM topics WHERE name IS NOT NULL").fetchall():
         until = now - topic_rule(name).retention
         oldest = db.execute(
-            "SELECT timestamp FROM messages WHERE id >= ? AND id < ? ORDER BY id LIMIT 1", _range(topic_id)
+            "SELECT timestamp FROM messages WHERE id >= ? AND id < ? ORDER BY id LIMIT 1", rows_of(topic_id)
         ).fetchone()
         if oldest is not None and oldest[0] < until:
             return Expiry(topic_id, until)
@@ -39,7 +39,7 @@ def find_expired(db: sqlite3.Connection, now: float) -> Expiry | None:
 def expire(db: sqlite3.Connection, values: ValueFiles, expiry: Expiry) -> None:
     """Remove a few of a topic's old messages, and its file of values together with its last message."""
     _delete_some(db, expiry.topic_id, until=expiry.until)
-    left = db.execute("SELECT 1 FROM messages WHERE id >= ? AND id < ? LIMIT 1", _range(expiry.topic_id))
+    left = db.execute("SELECT 1 FROM messages WHERE id >= ? AND id < ? LIMIT 1", rows_of(expiry.topic_id))
     if left.fetchone() is None:
         values.drop(expiry.topic_id)
 
@@ -69,9 +69,5 @@ def _delete_some(db: sqlite3.Connection, topic_id: int, *, until: float = float(
     return db.execute(
         "DELETE FROM messages WHERE timestamp < ? AND id IN"
         " (SELECT id FROM messages WHERE id >= ? AND id < ? ORDER BY id LIMIT ?)",
-        (until, *_range(topic_id), _STEP_MESSAGES),
+        (until, *rows_of(topic_id), _STEP_MESSAGES),
     ).rowcount
-
-
-def _range(topic_id: int) -> tuple[int, int]:
-    return row_id(topic_id, 0), row_id(topic_id + 1, 0)

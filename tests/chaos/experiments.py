@@ -53,7 +53,7 @@ def conclude(load: Load, experiment: str, done: str, *complaints: str) -> Findin
     finding = Finding(
         experiment,
         done,
-        load.stage.difference(load.settings, load.symbols, load.end),
+        load.stage.difference(load.settings, load.symbols),
         load.seconds,
         load.memory // 2**20,
         load.healing(),
@@ -125,7 +125,7 @@ def _hang(stage: Stage, target: str) -> Finding:
         stage.hold_back(None)
         zombie.kill()
         zombie.wait()
-    finding.difference = stage.difference(settings, load.symbols, load.end)
+    finding.difference = stage.difference(settings, load.symbols)
     if worker.environment["KAFKA_TOPIC"] in data_topics(settings):
         finding.complaints.append("the zombie made the topic anew")
     return finding

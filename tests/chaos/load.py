@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date, timedelta
 from pathlib import Path
 
 import psutil
@@ -45,13 +44,12 @@ class Worker:
 
 @dataclass
 class Load:
-    """A backfill of trades in a process of its own: of all the stage's symbols and days, unless told otherwise."""
+    """A backfill of trades in a process of its own: of all days of the stage, and all its symbols or some."""
 
     stage: Stage
     settings: Settings
     chance: random.Random
     symbols: list[str] = field(default_factory=list)
-    days: int = 0
     strikes: list[tuple[float, Worker]] = field(default_factory=list)
     memory: int = 0
     began: float = 0.0
@@ -59,10 +57,9 @@ class Load:
 
     def __post_init__(self) -> None:
         self.symbols = self.symbols or self.stage.symbols
-        self.days = self.days or self.stage.size.days
         self.began = time.monotonic()
         words = ["backfill", "trades", "--symbols", ",".join(self.symbols)]
-        words += ["--from", str(START), "--to", str(self.end)]
+        words += ["--from", str(START), "--to", str(self.stage.size.end)]
         self.said = self.settings.home.with_suffix(".log").open("a+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "streamforge_assets.cli", *words],
@@ -71,11 +68,6 @@ class Load:
             stderr=self.said,
             text=True,
         )
-
-    @property
-    def end(self) -> date:
-        """The day after the last one."""
-        return START + timedelta(days=self.days)
 
     @property
     def running(self) -> bool:
@@ -135,7 +127,7 @@ class Load:
 
     def has_stored(self, wanted: int) -> bool:
         """Whether so many days are in the lake, or the load is too far on for more."""
-        return self.stored() >= min(wanted, len(self.symbols) * self.days - 2)
+        return self.stored() >= min(wanted, len(self.symbols) * self.stage.size.days - 2)
 
     def finish(self) -> None:
         """Wait for the end. Raises Overdue, and AssertionError when the command failed."""

@@ -164,16 +164,16 @@ class Stage:
         for proxy in self.proxies:
             self.portal.call(proxy.cut)
 
-    def difference(self, settings: Settings, symbols: list[str], end: date) -> Difference:
-        """Compare all that was to be loaded, up to `end`, with the truth, day by day."""
-        return asyncio.run(self._difference(settings, symbols, end))
+    def difference(self, settings: Settings, symbols: list[str]) -> Difference:
+        """Compare all that was to be loaded with the truth, day by day."""
+        return asyncio.run(self._difference(settings, symbols))
 
-    async def _difference(self, settings: Settings, symbols: list[str], end: date) -> Difference:
+    async def _difference(self, settings: Settings, symbols: list[str]) -> Difference:
         total = Difference(0, 0, 0, 0)
         async with open_store(settings) as store:
             for symbol in symbols:
-                entries = {e.day: e for e in await store.ledger("trades", symbol, START, end)}
-                for day in days(START, end):
+                entries = {e.day: e for e in await store.ledger("trades", symbol, START, self.size.end)}
+                for day in days(START, self.size.end):
                     after = midnight(day + timedelta(days=1))
                     stored = await store.read("trades", [symbol], midnight(day), after)
                     truth = self.exchange.market.trades(symbol, day)

@@ -132,7 +132,7 @@ class Membership:
             raise
 
     def _lost(self) -> TakenOver:
-        # The brokers answer both with "unknown member".
+        # The brokers give one answer to a holder that was replaced and to one that they have forgotten.
         return TakenOver(self._group, self._topic, f"the brokers have not heard of this one for {SESSION:g} s")
 
 
